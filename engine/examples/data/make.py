@@ -233,7 +233,7 @@ def compare(fresh, out):
 
 
 def same_answers(fresh, out, name):
-    """Answers made with another linear algebra library may swap places within rounding, nothing else."""
+    """Another linear algebra library may swap places within rounding, nothing else."""
     ids = np.array([int(line.split(",")[0]) for line in read(fresh / "attrs.csv")[1:]])
     base = normalised(np.load(fresh / "base.npy")).astype(np.float64)
     queries = normalised(np.load(fresh / "queries.npy")).astype(np.float64)
@@ -256,7 +256,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", required=True, type=Path, help="folder of the full set")
     parser.add_argument("--out", required=True, type=Path, help="folder of the sample")
-    parser.add_argument("--check", action="store_true", help="write nothing; compute again and compare")
+    parser.add_argument("--check", action="store_true", help="compute again and compare")
     args = parser.parse_args()
     for name in FULL_FILES:
         if not (args.source / name).is_file():
