@@ -200,7 +200,7 @@ fn wait_for_the_moment(
     delay: Duration,
     ledger: &mut Ledger,
 ) -> Result<(), Failure> {
-    let mut receive = |ledger: &mut Ledger, patience: Duration| match lines.recv_timeout(patience) {
+    let receive = |ledger: &mut Ledger, patience: Duration| match lines.recv_timeout(patience) {
         Ok(line) => note(ledger, round, &line).map(|()| true),
         Err(RecvTimeoutError::Timeout) => Ok(false),
         Err(RecvTimeoutError::Disconnected) => Err(Failure::new(
@@ -327,7 +327,7 @@ fn indexes_agree(
             let source = &dataset.rows[batch.source_row(slot, dataset.rows.len())];
             let row = arrivals.get(now, key)?.map(|_| key);
             let entry = slugs
-                .get(now, &package::slug(&source.package, key))?
+                .get(now, package::slug(&source.package, key).as_str())?
                 .map(|(key, _)| key);
             if entry != row {
                 return Err(Failure::new(format!(
@@ -359,14 +359,15 @@ mod tests {
         send.send("begin 0 0".to_string()).unwrap();
         let watch = Stopwatch::start();
         let moment = std::thread::scope(|scope| {
-            let parent = scope.spawn(|| wait_for_the_moment(&lines, 0, delay, &mut ledger));
-            // The second waiting thread comes late; one answer in between does not suffice.
-            std::thread::sleep(3 * delay);
-            assert!(!parent.is_finished());
-            for line in ["ack 0 0", "begin 1 0", "begin 0 1"] {
-                send.send(line.to_string()).unwrap();
-            }
-            parent.join().unwrap()
+            scope.spawn(|| {
+                // The second waiting thread comes late; an answer before it does not suffice.
+                let (_silent, nothing) = mpsc::channel::<()>();
+                assert!(nothing.recv_timeout(3 * delay).is_err());
+                for line in ["ack 0 0", "begin 1 0", "begin 0 1"] {
+                    send.send(line.to_string()).unwrap();
+                }
+            });
+            wait_for_the_moment(&lines, 0, delay, &mut ledger)
         });
         moment.unwrap();
         assert!(watch.elapsed() >= 3 * delay);

@@ -48,6 +48,8 @@ pub(crate) enum Condition {
 /// A filter with its exact answers.
 pub(crate) struct Filtered {
     pub(crate) name: String,
+    /// As `filters.json` words it.
+    pub(crate) predicate: String,
     pub(crate) condition: Condition,
     pub(crate) answers: Matrix<i32>,
 }
@@ -336,8 +338,10 @@ fn read_filters(folder: &Path, rows: &[Row], queries: usize) -> Result<Vec<Filte
         )?;
         let answers_file = folder.join(format!("gt_filter_{name}.npy"));
         let answers = read_answers(&answers_file, rows, queries, |row| condition.keeps(row))?;
+        let predicate = predicate.to_string();
         filters.push(Filtered {
             name,
+            predicate,
             condition,
             answers,
         });

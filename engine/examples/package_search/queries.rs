@@ -46,8 +46,8 @@ pub(crate) fn show(
     for filtered in &dataset.filters {
         let found = search_all(db, packages, &queries, &filtered.answers, Some(filtered))?;
         let outcome = format!(
-            "recall@{NEAREST} {:.4}, {:?}",
-            found.recall, filtered.condition
+            "recall@{NEAREST} {:.4}, {}",
+            found.recall, filtered.predicate
         );
         report::line(
             &format!("filtered by {}, median", filtered.name),
