@@ -191,7 +191,7 @@ proptest! {
         let prepared = Prepared::new(metric, &query).unwrap();
         // Ids fall while rows rise, so that ties are not broken by arrival.
         let ids: Vec<u32> = (0..rows.len() as u32).rev().collect();
-        let accept = |id: &u32| id % multiple == 0;
+        let accept = |id: &u32| id.is_multiple_of(multiple);
         let all = ids.iter().zip(&rows).filter(|(id, _)| accept(id));
         let all: Vec<_> = all.map(|(&id, row)| (prepared.distance(row), id)).collect();
         let expected = sorted(all, k);

@@ -15,7 +15,7 @@
 //!   +0), so the +0 that pads the last, shorter chunk of a row changes no bit.
 //!
 //! With n terms the relative error against the sum of the terms' magnitudes is at most
-//! `(n / 64 + 9) * 2^-24` (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed.,
+//! `(ceil(n / 64) + 9) * 2^-24` (Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed.,
 //! section 4.2: the depth of the summation tree counts, plus roundings of the terms), as long as
 //! nothing overflows or underflows. Fused multiply-add would buy one rounding and no time: a scan
 //! waits for memory, and the loads of two operands fill the ports that it would save.
