@@ -4,9 +4,9 @@
 //! The oracles know nothing of lanes, blocks or heaps: distances are sums in `f64` in element
 //! order, neighbours are a sorted list cut at `k`.
 //!
-//! Each seen to fail when: a tie is kept by arrival instead of by id, the last block is not measured, a
-//! row lands in its neighbour's place, a sum that overflowed or vanished is used as it is, the
-//! bounds of the cosine are left out, or a zero product gives -0.
+//! Seen to fail, each mistake alone: a tie is kept by arrival instead of by id, the last block is
+//! not measured, a row lands in its neighbour's place, a sum that overflowed or vanished is used as
+//! it is, the bounds of the cosine are left out, a zero product gives -0.
 
 use proptest::prelude::*;
 use terrane_vector::{ExactScan, Kernels, Metric, Prepared, Tier, TopK, nearest};
@@ -79,12 +79,17 @@ fn search(rows_max: usize) -> impl Strategy<Value = (Metric, Vec<f32>, Vec<Vec<f
             let query = accepted(metric, kind_of_query, &words_of_query);
             let along = query.clone();
             let row = prop_oneof![
-                5 => (kind(), words()).prop_map(move |(kind, words)| accepted(metric, kind, &words)),
+                5 => (kind(), words())
+                    .prop_map(move |(kind, words)| accepted(metric, kind, &words)),
                 1 => prop::sample::select(vec![1.0, -1.0_f32]).prop_map(move |sign| {
                     along.iter().map(|element| sign * element).collect::<Vec<_>>()
                 }),
             ];
-            (Just(metric), Just(query), prop::collection::vec(row, 0..rows_max))
+            (
+                Just(metric),
+                Just(query),
+                prop::collection::vec(row, 0..rows_max),
+            )
         })
     })
 }
@@ -125,7 +130,11 @@ fn sorted(mut all: Vec<(f32, u32)>, k: usize) -> Vec<(f32, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 256,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn distances_are_near_the_oracle((metric, query, rows) in search(6)) {
@@ -207,7 +216,8 @@ proptest! {
         let expected = sorted(all, k);
 
         let mut scan = ExactScan::new(&prepared, k).unwrap();
-        for (at, (&id, row)) in ids.iter().zip(&rows).enumerate().filter(|(_, (id, _))| accept(id)) {
+        let offers = ids.iter().zip(&rows).filter(|(id, _)| accept(id));
+        for (at, (&id, row)) in offers.enumerate() {
             if at % step == 0 {
                 scan.offer(id, row).unwrap();
             } else {
