@@ -1,8 +1,8 @@
 //! The data set as it lies in a folder: vectors, attributes, texts, queries and exact answers.
 //!
 //! Layout (`engine/examples/data/README.md`): row i of `base.npy` is line i of `attrs.csv` after
-//! its header and line i of `texts.jsonl`; answers name ids, not rows. Reading checks that the files
-//! belong together, so that a wrong answer later cannot come from a mixed-up folder:
+//! its header and line i of `texts.jsonl`; answers name ids, not rows. Reading checks that the
+//! files belong together, so that a wrong answer later cannot come from a mixed-up folder:
 //!
 //! D1: all parts have the same number of rows, and ids rise strictly.
 //! D2: every answer names an id of the data set, and the answers of a filter only ids it keeps.

@@ -1,9 +1,9 @@
 //! Reads the two kinds of NumPy array that the data set has: float16 and int32 matrices.
 //!
-//! Format (numpy.lib.format, version 1.0): magic `\x93NUMPY`, major and minor version, header length
-//! h as u16 little endian at byte 8, then h bytes of a Python dictionary (element type, order,
-//! shape) and from byte 10 + h the elements, row by row. Anything else is refused with the file,
-//! the offset, what was expected and what was found.
+//! Format (numpy.lib.format, version 1.0): magic `\x93NUMPY`, major and minor version, header
+//! length h as u16 little endian at byte 8, then h bytes of a Python dictionary (element type,
+//! order, shape) and from byte 10 + h the elements, row by row. Anything else is refused with the
+//! file, the offset, what was expected and what was found.
 //!
 //! N1: a matrix of halves that was read holds finite numbers only and no row of length zero, so
 //! that [`normalised`] cannot divide by zero.
@@ -189,7 +189,8 @@ fn shape(text: &str) -> Option<(usize, usize)> {
     (rows > 0 && columns > 0).then_some((rows, columns))
 }
 
-/// The row as f32 with length one (N1). The norm is taken after widening, as the answers' maker does.
+/// The row as f32 with length one (N1). The norm is taken after widening, as by the maker of the
+/// answers.
 pub(crate) fn normalised(row: &[u16]) -> Vec<f32> {
     let norm = norm(row);
     row.iter().map(|half| widen(*half) / norm).collect()

@@ -1,8 +1,8 @@
 //! The record that this program stores, and the tables it lives in.
 //!
 //! One record type serves both tables: `packages` holds the data set under its own ids, `arrivals`
-//! what the killed child wrote. A record is a pure function of a row of the data set and its key, so
-//! that after a crash the expected record can be made again and compared field by field.
+//! what the killed child wrote. A record is a pure function of a row of the data set and its key,
+//! so that after a crash the expected record can be made again and compared field by field.
 
 use terrane::{Record, TableDef, Vector};
 

@@ -296,69 +296,65 @@ fn in_transaction_and_snapshot(
     let mut newcomer = Package::of_row(dataset, 0, key);
     newcomer.embedding = package::embedding(query);
     let old = db.snapshot();
-    let before = nearest_keys(packages, &old, query, None)?;
+    let before = plain_search(packages, &old, query)?.keys;
 
     let mut tx = db.begin();
     packages.put(&mut tx, key, &newcomer)?;
-    let watch = Stopwatch::start();
-    let inside = nearest_keys(packages, &tx, query, None)?;
-    let elapsed = watch.elapsed();
-    let first = |keys: &Option<Vec<u64>>| keys.as_ref().and_then(|keys| keys.first().copied());
-    let (expected, found) = (format!("{key} first"), format!("{inside:?}"));
-    expect(
-        first(&inside) == Some(key),
-        "search in its transaction",
-        &expected,
-        &found,
-    )?;
-    report::line(
-        "in an uncommitted transaction",
-        elapsed,
-        "the row just put comes first",
-    );
-    let outside = nearest_keys(packages, &db.snapshot(), query, None)?;
-    let (expected, found) = (format!("{before:?}"), format!("{outside:?}"));
-    expect(
-        outside == before,
-        "search beside a transaction",
-        &expected,
-        &found,
-    )?;
+    let inside = plain_search(packages, &tx, query)?;
+    same_first("search in its transaction", &inside.keys, key)?;
+    let outcome = "the row just put comes first";
+    report::line("in an uncommitted transaction", inside.elapsed, outcome);
+    let outside = plain_search(packages, &db.snapshot(), query)?;
+    same_keys("search beside a transaction", &outside.keys, &before)?;
     tx.commit()?;
 
-    let watch = Stopwatch::start();
-    let behind = nearest_keys(packages, &old, query, None)?;
-    let elapsed = watch.elapsed();
-    expect(
-        behind == before,
-        "old snapshot",
-        &format!("{before:?}"),
-        &format!("{behind:?}"),
-    )?;
-    let after = nearest_keys(packages, &db.snapshot(), query, None)?;
-    let (expected, found) = (format!("{key} first"), format!("{after:?}"));
-    expect(
-        first(&after) == Some(key),
-        "search after the commit",
-        &expected,
-        &found,
-    )?;
-    report::line(
-        "in an old snapshot",
-        elapsed,
-        "the row committed since is not seen",
-    );
+    let behind = plain_search(packages, &old, query)?;
+    same_keys("search in an old snapshot", &behind.keys, &before)?;
+    let outcome = "the row committed since is not seen";
+    report::line("in an old snapshot", behind.elapsed, outcome);
+    let after = plain_search(packages, &db.snapshot(), query)?;
+    same_first("search after the commit", &after.keys, key)?;
 
     db.write(|tx| {
         packages.delete(tx, key)?;
         Ok(())
     })?;
-    let gone = nearest_keys(packages, &db.snapshot(), query, None)?;
+    let gone = plain_search(packages, &db.snapshot(), query)?;
+    same_keys("search after the delete", &gone.keys, &before)
+}
+
+struct Answer {
+    keys: Vec<u64>,
+    elapsed: Duration,
+}
+
+/// One search without a filter.
+fn plain_search(
+    packages: &Table<u64, Package>,
+    reader: &impl terrane::Read,
+    query: &[f32],
+) -> Result<Answer, Failure> {
+    let watch = Stopwatch::start();
+    let keys = nearest_keys(packages, reader, query, None)?;
+    let elapsed = watch.elapsed();
+    // Only a filter can be one that no column answers.
+    Ok(Answer {
+        keys: keys.unwrap_or_default(),
+        elapsed,
+    })
+}
+
+fn same_first(what: &str, keys: &[u64], first: u64) -> Result<(), Failure> {
+    let right = keys.first() == Some(&first);
+    expect(right, what, &format!("{first} first"), &format!("{keys:?}"))
+}
+
+fn same_keys(what: &str, keys: &[u64], expected: &[u64]) -> Result<(), Failure> {
     expect(
-        gone == before,
-        "search after the delete",
-        &format!("{before:?}"),
-        &format!("{gone:?}"),
+        keys == expected,
+        what,
+        &format!("{expected:?}"),
+        &format!("{keys:?}"),
     )
 }
 
