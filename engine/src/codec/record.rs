@@ -1,0 +1,209 @@
+//! Records: fields in rising id, each behind a tag of id and wire type.
+//!
+//! ```text
+//! 01 | hidden columns, if any (id 0) | field | field | ..        version byte, then fields
+//! field = varint (id << 3 | wire), payload                       see `value.rs`
+//! ```
+//!
+//! The bytes say where each field ends but not what it is; that is the schema's, here as a static
+//! table of [`FieldDef`]s that the derive writes. Indexes, filters and vector search read single
+//! fields of an encoded record with it and decode nothing else.
+//!
+//! Invariants:
+//! - R1: ids rise strictly; a field that is not `None` is always written, one that is never.
+//! - R2: an id that the schema does not know is an error, never skipped.
+//! - R3: a field that is missing reads as its default if it has one, as `None` if it is an
+//!   option, and is an error otherwise.
+
+use super::key::Key;
+use super::value::{Column, Value, Wire};
+use super::vector::{Metric, VectorColumn, VectorDef};
+use super::{DataType, malformed, varint};
+use crate::error::Result;
+
+/// The first byte of every record.
+pub const RECORD_VERSION: u8 = 1;
+
+/// A struct that is stored field by field: `#[derive(Record)]`.
+///
+/// The derive also writes a `Field` constant per field, in upper case.
+#[diagnostic::on_unimplemented(message = "`{Self}` is no record", note = "derive `Record` for it")]
+pub trait Record: Value {
+    /// The fields in rising id.
+    const FIELDS: &'static [FieldDef];
+}
+
+/// What the code knows of a field: the declared half of a schema, with the functions that read
+/// the field out of an encoded record.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldDef {
+    /// Number of the field, which is its identity for ever; 1 to `MAX_FIELD_ID`.
+    pub id: u16,
+    /// Name in the source; may change.
+    pub name: &'static str,
+    /// Name of its type in a stored schema.
+    pub data_type: fn() -> DataType,
+    /// Wire type in its tag.
+    pub wire: Wire,
+    /// Whether it may be left out: it is an `Option`.
+    pub optional: bool,
+    /// Appends the whole form of what it reads as in rows written before the field was added.
+    pub default: Option<fn(&mut Vec<u8>)>,
+    /// Whether no two rows may hold the same value (`None` excepted).
+    pub unique: bool,
+    /// Whether it has a secondary index.
+    pub index: bool,
+    /// Whether it is stored beside vector codes, for filtered search.
+    pub filter: bool,
+    /// Appends the part form of its key, from the whole form behind its tag; set for unique,
+    /// indexed and filtered fields.
+    pub part: Option<fn(&[u8], &mut Vec<u8>) -> Result<()>>,
+    /// Metric and dimension of a vector field that can be searched.
+    pub vector: Option<VectorDef>,
+}
+
+impl FieldDef {
+    /// A field without any flag.
+    #[must_use]
+    pub const fn of<T: Column>(id: u16, name: &'static str) -> FieldDef {
+        FieldDef {
+            id,
+            name,
+            data_type: T::value_type,
+            wire: T::FIELD_WIRE,
+            optional: T::OPTIONAL,
+            default: None,
+            unique: false,
+            index: false,
+            filter: false,
+            part: None,
+            vector: None,
+        }
+    }
+
+    /// With a unique index.
+    #[must_use]
+    pub const fn unique<T: Column + Key>(mut self) -> FieldDef {
+        self.unique = true;
+        self.part = Some(T::part_of_field);
+        self
+    }
+
+    /// With a secondary index.
+    #[must_use]
+    pub const fn index<T: Column + Key>(mut self) -> FieldDef {
+        self.index = true;
+        self.part = Some(T::part_of_field);
+        self
+    }
+
+    /// Stored beside vector codes.
+    #[must_use]
+    pub const fn filter<T: Column + Key>(mut self) -> FieldDef {
+        self.filter = true;
+        self.part = Some(T::part_of_field);
+        self
+    }
+
+    /// With `T::default()` for rows that lack it; an option needs none.
+    #[must_use]
+    pub const fn default<T: Column + Default>(mut self) -> FieldDef {
+        if !T::OPTIONAL {
+            self.default = Some(|out| T::default().encode_value(out));
+        }
+        self
+    }
+
+    /// Searchable by distance; `dim` is 0 where the type says the dimension.
+    #[must_use]
+    pub const fn vector<T: Column + VectorColumn>(mut self, metric: Metric, dim: u32) -> FieldDef {
+        self.vector = Some(VectorDef {
+            metric,
+            dim: if T::DIM == 0 { dim } else { T::DIM },
+        });
+        self
+    }
+
+    /// The number in front of the field.
+    #[must_use]
+    pub const fn tag(&self) -> u64 {
+        (self.id as u64) << 3 | self.wire as u64
+    }
+}
+
+/// Appends the version byte: the beginning of every record.
+#[doc(hidden)]
+pub fn begin(out: &mut Vec<u8>) {
+    out.push(RECORD_VERSION);
+}
+
+/// The fields of an encoded record, one after the other.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+    /// Where `rest` begins in the record.
+    at: usize,
+    last: Option<u16>,
+}
+
+/// A field of an encoded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawField<'a> {
+    /// Number of the field; 0 for the hidden columns.
+    pub id: u16,
+    /// Wire type in its tag.
+    pub wire: Wire,
+    /// Where its whole form begins in the record.
+    pub offset: usize,
+    /// Its whole form.
+    pub whole: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// Walks `record`.
+    ///
+    /// # Errors
+    /// `Codec` when the bytes are no record of this version.
+    pub fn of(record: &'a [u8]) -> Result<Fields<'a>> {
+        match record.split_first() {
+            Some((&RECORD_VERSION, rest)) => Ok(Fields {
+                rest,
+                at: 1,
+                last: None,
+            }),
+            Some((&version, _)) => Err(malformed("a record has another version than expected")
+                .with("expected", RECORD_VERSION)
+                .with("found", version)),
+            None => Err(malformed("a record has no bytes")),
+        }
+    }
+
+    /// The next field, `None` at the end.
+    ///
+    /// # Errors
+    /// `Codec` when ids do not rise (R1) or the bytes end inside a field.
+    pub fn next_field(&mut self) -> Result<Option<RawField<'a>>> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let before = self.rest.len();
+        let tag = varint::read(&mut self.rest)?;
+        let wire = Wire::of((tag & 7) as u8)?;
+        let id = u16::try_from(tag >> 3)
+            .map_err(|_| malformed("a field's id is out of range").with("found", tag >> 3))?;
+        if self.last.is_some_and(|last| last >= id) {
+            return Err(malformed("the ids of a record's fields do not rise").with("field", id));
+        }
+        let whole = wire
+            .take(&mut self.rest)
+            .map_err(|error| error.with("field", id))?;
+        self.last = Some(id);
+        self.at += before - self.rest.len();
+        Ok(Some(RawField {
+            id,
+            wire,
+            offset: self.at - whole.len(),
+            whole,
+        }))
+    }
+}
