@@ -1,1 +1,15 @@
-//! Header to come.
+//! Pages, buffer pool, trees and checkpoints for Terrane: bytes and epochs, no transactions.
+
+pub mod error;
+pub mod ids;
+pub mod image;
+pub mod pool;
+pub mod stats;
+pub mod store;
+
+pub use error::{Corruption, StoreError};
+pub use ids::{Class, Epoch, PageId};
+pub use image::{Checkpoint, LogView, Published, Step};
+pub use stats::StoreStats;
+pub use store::{Opened, Progress, Store, StoreOptions};
+pub mod page;
