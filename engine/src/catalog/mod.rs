@@ -1,0 +1,4 @@
+//! What the database knows of its tables.
+
+mod rows;
+pub mod schema;
