@@ -4,15 +4,32 @@
 // The derive macro names this crate; inside of it the name must be there too.
 extern crate self as terrane;
 
-mod catalog;
+#[doc(hidden)]
+pub mod catalog;
 #[doc(hidden)]
 pub mod codec;
 mod database;
 mod error;
+mod field;
+mod index;
 pub mod limits;
+mod query;
+mod table;
 mod txn;
+mod vector;
 
-pub use codec::{AsKey, Desc, Key, KeyPrefix, KeyRange, Record, Value};
+pub use codec::{AsKey, Desc, Key, KeyPrefix, KeyRange, Record, Ref, Value};
 pub use database::{Commit, Database, Durability, Position, Writer};
 pub use error::{Error, ErrorKind, Outcome, Result};
+pub use field::Field;
+pub use index::{Index, IndexScan};
+pub use query::filter::Filter;
+pub use query::hit::Hit;
+pub use query::nearest::Nearest;
+pub use table::Table;
+pub use table::def::TableDef;
+pub use table::scan::Scan;
+#[cfg(feature = "derive")]
+pub use terrane_derive::Record;
 pub use txn::{Isolation, Read, Snapshot, Transaction};
+pub use vector::{DynVector, Vector};

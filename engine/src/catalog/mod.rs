@@ -2,6 +2,9 @@
 //!
 //! Rows of tree 2 (tables) and tree 3 (counters), changed only by DDL transactions.
 
+mod rows;
+pub mod schema;
+
 use terrane_wal::lsn::TreeId;
 
 /// How the rows of a table are numbered.
