@@ -4,7 +4,23 @@
 //! (time and commit timestamps), [`lsn`] (positions).
 
 pub mod clock;
+pub mod entry;
 pub mod env;
+pub mod error;
 pub mod io;
+pub mod limits;
+pub mod log;
 pub mod lsn;
+pub mod record;
+pub mod stats;
 pub mod sync;
+pub mod varint;
+
+pub use entry::{DecodedEntry, Entry, EntryBuilder, decode_entry};
+pub use error::WalError;
+pub use log::{
+    Admission, Consumer, Level, Log, LogOptions, LogRecovery, Positions, Reader, ReplayEntry,
+    Reservation, Sequenced,
+};
+pub use record::{BlobId, Body, DdlKind, DdlOp, Record, RecordKind};
+pub use stats::LogStats;
