@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub const MAX_KEY_BYTES: usize = 32 << 10;
 /// Bytes of the longest encoded value, until large values are stored outside of the tree.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
+/// Bytes of the longest name of a table.
+pub const MAX_TABLE_NAME_BYTES: usize = 255;
 /// Dimensions of the longest vector.
 pub const MAX_DIMENSIONS: u32 = 16_000;
 /// The highest id of a record's field; id 0 belongs to the hidden columns.
