@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_TABLE_NAME_BYTES;
 
 /// What names of the engine's own tables begin with.
-pub const RESERVED_PREFIX: &str = "terrane.";
+pub(crate) const RESERVED_PREFIX: &str = "terrane.";
 
 /// A table's name and types.
 ///
