@@ -529,3 +529,25 @@ fn handles_and_scans_are_owned() {
         "what is written while a scan runs is not in it"
     );
 }
+
+/// Tree numbers mean other rows in another database.
+#[test]
+fn a_table_is_of_one_database() {
+    let ((_one, db), (_two, other)) = (open(), open());
+    let numbers = db.table(NUMBERS).unwrap();
+    other.table(WORDS).unwrap(); // its rows would be written to
+    let mut tx = other.begin();
+    let now = other.snapshot();
+    let refused = [
+        numbers.get(&now, 1).err(),
+        numbers.put(&mut tx, 1, &"x".into()).err(),
+        numbers.delete(&mut tx, 1).err(),
+        numbers.count(&tx).err(),
+        numbers.iter(&now).next().and_then(Result::err),
+    ];
+    for error in refused {
+        assert_eq!(error.unwrap().kind(), ErrorKind::Invalid);
+    }
+    let clone = db.clone();
+    assert_eq!(numbers.get(&clone.snapshot(), 1).unwrap(), None, "handles are of one database");
+}

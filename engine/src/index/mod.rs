@@ -49,7 +49,7 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
     /// `Invalid` when the field has no index; `TooLarge` for a value above 32 KiB; those of
     /// [`crate::Table::get`].
     pub fn get(&self, read: &impl Read, value: impl AsKey<T>) -> Result<Option<(K, V)>> {
-        let tree = self.tree()?;
+        let tree = self.tree(read)?;
         let mut part = Vec::new();
         value.write_part(&mut part);
         check_key(&part)?;
@@ -91,7 +91,7 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
     }
 
     fn rows<'r>(&self, read: &'r impl Read, span: Result<Span>) -> IndexScan<'r, K, V> {
-        let opened = self.tree().and_then(|tree| Ok((tree, span?)));
+        let opened = self.tree(read).and_then(|tree| Ok((tree, span?)));
         let (tree, span) = match opened {
             Ok((tree, span)) => (tree, Ok(span)),
             Err(error) => (self.shape.info.tree, Err(self.in_field(error))),
@@ -105,7 +105,8 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
         }
     }
 
-    fn tree(&self) -> Result<TreeId> {
+    fn tree(&self, read: &impl Read) -> Result<TreeId> {
+        self.shape.check_read(read)?;
         let id = u32::from(self.field.id());
         let index = self
             .shape

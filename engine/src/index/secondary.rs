@@ -119,3 +119,98 @@ fn at_field(error: Error, shape: &Shape, def: &FieldDef) -> Error {
         .with("table", &shape.info.name)
         .with("field", def.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Weak};
+
+    use terrane_btree::Class;
+
+    use super::*;
+    use crate::catalog::schema::Schema;
+    use crate::catalog::{IndexInfo, RowIds, TableInfo};
+    use crate::codec::{Key, Record, Value};
+
+    #[derive(Record)]
+    struct Row {
+        #[terrane(id = 1, unique)]
+        name: Option<u8>,
+        #[terrane(id = 2, index)]
+        day: u16,
+        #[terrane(id = 3)]
+        text: String,
+    }
+
+    const UNIQUE: TreeId = TreeId(301);
+    const SECONDARY: TreeId = TreeId(302);
+
+    fn shape() -> Shape {
+        let index = |field, unique, tree| IndexInfo {
+            field,
+            unique,
+            tree,
+        };
+        let info = TableInfo {
+            name: "rows".into(),
+            tree: TreeId(300),
+            class: Class::K8,
+            schema_version: 1,
+            row_ids: RowIds::Key,
+            indexes: vec![index(1, true, UNIQUE), index(2, false, SECONDARY)],
+            schema: Schema::of::<u64, Row>().unwrap(),
+        };
+        Shape {
+            info: Arc::new(info),
+            of: Weak::new(),
+            fields: Row::FIELDS,
+            key_type: u64::key_type,
+        }
+    }
+
+    fn row(name: Option<u8>, day: u16, text: &str) -> Vec<u8> {
+        let text = text.to_owned();
+        let mut out = Vec::new();
+        Row { name, day, text }.encode_value(&mut out);
+        out
+    }
+
+    fn change(tree: TreeId, key: &[u8], entry: Option<&[u8]>) -> Change {
+        let (key, entry) = (key.to_vec(), entry.map(<[u8]>::to_vec));
+        Change { tree, key, entry }
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        let (shape, key) = (shape(), [9_u8]);
+        let all = |old: Option<&[u8]>, new: Option<&[u8]>| changes(&shape, &key, old, new).unwrap();
+        let (first, moved) = (row(Some(7), 0x102, "a"), row(Some(7), 0x103, "b"));
+
+        let written = all(None, Some(&first));
+        let unique = change(UNIQUE, &[1, 7], Some(&key));
+        let secondary = change(SECONDARY, &[1, 2, 9], Some(&[]));
+        assert_eq!(written, [unique, secondary]);
+        assert_eq!(all(Some(&first), Some(&row(Some(7), 0x102, "other text"))), []);
+
+        let gone = change(SECONDARY, &[1, 2, 9], None);
+        let there = change(SECONDARY, &[1, 3, 9], Some(&[]));
+        assert_eq!(all(Some(&first), Some(&moved)), [gone, there]);
+
+        let deleted = all(Some(&moved), None);
+        let wanted = [change(UNIQUE, &[1, 7], None), change(SECONDARY, &[1, 3, 9], None)];
+        assert_eq!(deleted, wanted);
+
+        // `None` stands beside the primary key, so that it never collides.
+        let nameless = all(None, Some(&row(None, 0, "")));
+        assert_eq!(nameless[0], change(UNIQUE, &[0, 9], Some(&key)));
+    }
+
+    #[test]
+    fn a_stored_index_without_a_field_is_refused() {
+        let shape = Shape {
+            fields: &Row::FIELDS[1..],
+            ..shape()
+        };
+        let error = changes(&shape, &[9], None, Some(&row(None, 1, ""))).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Schema);
+    }
+}

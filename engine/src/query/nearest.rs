@@ -81,6 +81,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
     /// and the metric is cosine, the recall is outside of (0, 1], or a range of the filter starts
     /// above its end; `TooLarge` when `k` is above 10,000; those of a read.
     pub fn run(self, read: &impl Read) -> Result<Vec<Hit<K, V>>> {
+        self.shape.check_read(read)?;
         let query = self.check().map_err(|error| {
             error
                 .with("table", &self.shape.info.name)

@@ -104,7 +104,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// `TooLarge` for a key above 32 KiB; `Codec` when the row does not decode; those of a read:
     /// `SnapshotTooOld`, `Corrupt`, `Io`, `Closed`.
     pub fn get(&self, read: &impl Read, key: impl AsKey<K>) -> Result<Option<V>> {
-        let row = read.get_raw(self.shape.info.tree, &encode_key(&key)?)?;
+        let row = self.row(read, &encode_key(&key)?)?;
         row.map(|bytes| self.decode(&bytes)).transpose()
     }
 
@@ -114,7 +114,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// # Errors
     /// As [`Table::get`], `Codec` excepted.
     pub fn get_ref(&self, read: &impl Read, key: impl AsKey<K>) -> Result<Option<Ref<V>>> {
-        let row = read.get_raw(self.shape.info.tree, &encode_key(&key)?)?;
+        let row = self.row(read, &encode_key(&key)?)?;
         Ok(row.map(|bytes| Ref::new(&bytes)))
     }
 
@@ -125,6 +125,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// # Errors
     /// As [`Table::get`], and `Conflict`, `TimedOut` when the lock is not granted.
     pub fn get_for_update(&self, tx: &mut Transaction, key: impl AsKey<K>) -> Result<Option<V>> {
+        self.shape.check_read(tx)?;
         let row = tx.get_for_update_raw(self.shape.info.tree, &encode_key(&key)?)?;
         row.map(|bytes| self.decode(&bytes)).transpose()
     }
@@ -134,7 +135,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// # Errors
     /// As [`Table::get_ref`].
     pub fn contains(&self, read: &impl Read, key: impl AsKey<K>) -> Result<bool> {
-        let row = read.get_raw(self.shape.info.tree, &encode_key(&key)?)?;
+        let row = self.row(read, &encode_key(&key)?)?;
         Ok(row.is_some())
     }
 
@@ -156,7 +157,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// `Exists` when there is a row at `key`; otherwise as [`Table::put`].
     pub fn insert(&self, tx: &mut Transaction, key: impl AsKey<K>, value: &V) -> Result<()> {
         let key = encode_key(&key)?;
-        if tx.get_raw(self.shape.info.tree, &key)?.is_some() {
+        if self.row(tx, &key)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "a row exists already")
                 .with("table", &self.shape.info.name)
                 .with("key", self.shape.show_key(&key)));
@@ -195,6 +196,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// Those of a read.
     pub fn count(&self, read: &impl Read) -> Result<u64> {
         let mut rows = 0;
+        self.shape.check_read(read)?;
         let (lower, upper) = bounds(&Span::all());
         read.visit_raw(self.shape.info.tree, lower, upper, &mut |_, _| {
             rows += 1;
@@ -203,8 +205,14 @@ impl<K: Key, V: Value> Table<K, V> {
         Ok(rows)
     }
 
+    fn row(&self, read: &impl Read, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shape.check_read(read)?;
+        read.get_raw(self.shape.info.tree, key)
+    }
+
     fn scan(&self, read: &impl Read, span: Result<Span>) -> Scan<K, V> {
         let span = span.map_err(|error| error.with("table", &self.shape.info.name));
+        let span = self.shape.check_read(read).and(span);
         Scan::new(RawEnds::open(read, self.shape.info.tree, span))
     }
 

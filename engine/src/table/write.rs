@@ -23,6 +23,7 @@ pub(crate) fn put(
     key: Vec<u8>,
     mut value: Vec<u8>,
 ) -> Result<()> {
+    shape.check_read(tx)?;
     let info = &shape.info;
     let in_row = |error: Error| {
         let error = error.with("table", &info.name);
@@ -47,6 +48,7 @@ pub(crate) fn put(
 
 /// Deletes the row `key` and its index entries; false when there is none.
 pub(crate) fn delete(shape: &Shape, tx: &mut Transaction, key: Vec<u8>) -> Result<bool> {
+    shape.check_read(tx)?;
     let info = &shape.info;
     let Some(old) = tx.get_raw(info.tree, &key)? else {
         return Ok(false);
