@@ -76,8 +76,8 @@ pub(crate) enum Seen {
 /// The answer to a wish to write a key.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// The intent stands.
-    Granted,
+    /// The intent stands; the value that it guards began then.
+    Granted(Ts),
     /// Somebody else holds the key.
     Held(Arc<Owner>),
     /// The value began after the claimant's snapshot.
@@ -178,7 +178,7 @@ impl Recent {
                 return Claim::Newer(entry.begin);
             }
             entry.owner = Some(owner.clone());
-            return Claim::Granted;
+            return Claim::Granted(entry.begin);
         }
         let entry = Entry {
             owner: Some(owner.clone()),
@@ -189,7 +189,7 @@ impl Recent {
         rows.insert(key.clone(), entry);
         shard.entries.fetch_add(1, Ordering::Release);
         self.bytes.fetch_add(ENTRY_COST + key.len(), Ordering::Relaxed);
-        Claim::Granted
+        Claim::Granted(Ts::ZERO)
     }
 
     /// Gives a claim back, written or not. Who waits for the owner is woken by the owner.
