@@ -2,3 +2,6 @@
 
 mod rows;
 pub mod schema;
+
+#[cfg(test)]
+mod tests;
