@@ -64,6 +64,14 @@ pub trait Key: Sized + 'static {
         Err(malformed("bytes are left after a key").with("left_bytes", bytes.len()))
     }
 
+    /// Takes one part form off the front of `input` without decoding it, where that is cheaper.
+    ///
+    /// # Errors
+    /// `Codec` when no part form stands there.
+    fn skip_part(input: &mut &[u8]) -> Result<()> {
+        Self::decode_part(input).map(drop)
+    }
+
     /// Appends the part form of a field that is given as its record holds it (the whole form
     /// behind the tag): how indexes and filters look at a field without decoding its record.
     ///
@@ -271,6 +279,22 @@ pub(crate) fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
 }
 
+/// Takes one escaped run off the front of `input`.
+fn skip_escaped(input: &mut &[u8]) -> Result<()> {
+    let mut at = 0;
+    while let Some(zero) = input[at..].iter().position(|&byte| byte == 0) {
+        at += zero + 2;
+        if input.get(at - 1) != Some(&0xff) {
+            break;
+        }
+    }
+    if at < 2 || input.get(at - 1) != Some(&0) {
+        return Err(malformed("text or bytes in a key have no end"));
+    }
+    *input = &input[at..];
+    Ok(())
+}
+
 /// The inverse of [`escape`]: takes one escaped run off the front of `input`.
 fn unescape(input: &mut &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -312,6 +336,10 @@ impl Key for Vec<u8> {
         Ok(bytes.to_vec())
     }
 
+    fn skip_part(input: &mut &[u8]) -> Result<()> {
+        skip_escaped(input)
+    }
+
     fn part_of_field(whole: &[u8], out: &mut Vec<u8>) -> Result<()> {
         escape(whole, out);
         Ok(())
@@ -343,6 +371,10 @@ impl Key for String {
 
     fn decode_key(bytes: &[u8]) -> Result<Self> {
         text(bytes).map(str::to_owned)
+    }
+
+    fn skip_part(input: &mut &[u8]) -> Result<()> {
+        skip_escaped(input)
     }
 
     fn part_of_field(whole: &[u8], out: &mut Vec<u8>) -> Result<()> {

@@ -10,9 +10,12 @@
 //! | [`as_key`], [`span`] | what the user may write where a key, a range or a prefix is asked for |
 //! | [`value`] | plain values: numbers, text, bytes, options, lists, tuples |
 //! | [`record`] | records: fields in rising id, each with its wire type |
+//! | [`hidden`] | columns of a record that the engine writes, not the user |
 //! | [`index`] | rows of unique and secondary indexes |
 //! | [`vector`] | vector fields: where their elements lie, and the checks on them |
 //! | [`data_type`] | the name of a type in a stored schema |
+//! | [`check`] | whether bytes are a value of a stored type, without the Rust type |
+//! | [`show`] | encoded keys as text |
 //! | [`guard`] | [`Ref`], one owned aligned copy of an encoded value |
 //!
 //! Invariants:
@@ -21,10 +24,14 @@
 //! - C3: no input makes a decoder panic, nor allocate more than a small multiple of its length.
 
 pub mod as_key;
+pub mod check;
 pub mod data_type;
-
+pub mod guard;
+pub mod hidden;
+pub mod index;
 pub mod key;
 pub mod record;
+pub mod show;
 pub mod span;
 pub mod value;
 pub(crate) mod varint;
@@ -33,6 +40,7 @@ pub mod vector;
 pub use as_key::AsKey;
 pub use data_type::DataType;
 
+pub use guard::Ref;
 pub use key::{Composite, Desc, Key};
 pub use record::{FieldDef, Record};
 pub use span::{KeyPrefix, KeyRange, Span};
@@ -44,3 +52,6 @@ use crate::error::{Error, ErrorKind};
 pub(crate) fn malformed(what: &'static str) -> Error {
     Error::new(ErrorKind::Codec, what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,11 +15,14 @@
 //! - R3: a field that is missing reads as its default if it has one, as `None` if it is an
 //!   option, and is an error otherwise.
 
+use std::borrow::Cow;
+
+use super::hidden::Hidden;
 use super::key::Key;
 use super::value::{Column, Value, Wire};
 use super::vector::{Metric, VectorColumn, VectorDef};
 use super::{DataType, malformed, varint};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The first byte of every record.
 pub const RECORD_VERSION: u8 = 1;
@@ -57,10 +60,18 @@ pub struct FieldDef {
     pub filter: bool,
     /// Appends the part form of its key, from the whole form behind its tag; set for unique,
     /// indexed and filtered fields.
-    pub part: Option<fn(&[u8], &mut Vec<u8>) -> Result<()>>,
+    pub part: Option<PartOfField>,
+    /// Takes one part form off the front of an index key; set where `part` is.
+    pub skip: Option<SkipPart>,
     /// Metric and dimension of a vector field that can be searched.
     pub vector: Option<VectorDef>,
 }
+
+/// Appends the part form of a key, from the whole form of a field.
+pub type PartOfField = fn(&[u8], &mut Vec<u8>) -> Result<()>;
+
+/// Takes one part form off the front of its input.
+pub type SkipPart = fn(&mut &[u8]) -> Result<()>;
 
 impl FieldDef {
     /// A field without any flag.
@@ -77,6 +88,7 @@ impl FieldDef {
             index: false,
             filter: false,
             part: None,
+            skip: None,
             vector: None,
         }
     }
@@ -85,23 +97,28 @@ impl FieldDef {
     #[must_use]
     pub const fn unique<T: Column + Key>(mut self) -> FieldDef {
         self.unique = true;
-        self.part = Some(T::part_of_field);
-        self
+        self.with_order::<T>()
     }
 
     /// With a secondary index.
     #[must_use]
     pub const fn index<T: Column + Key>(mut self) -> FieldDef {
         self.index = true;
-        self.part = Some(T::part_of_field);
-        self
+        self.with_order::<T>()
     }
 
     /// Stored beside vector codes.
     #[must_use]
     pub const fn filter<T: Column + Key>(mut self) -> FieldDef {
         self.filter = true;
+        self.with_order::<T>()
+    }
+
+    /// With the order of its type, whether or not the schema uses it.
+    #[must_use]
+    pub const fn with_order<T: Column + Key>(mut self) -> FieldDef {
         self.part = Some(T::part_of_field);
+        self.skip = Some(T::skip_part);
         self
     }
 
@@ -129,12 +146,74 @@ impl FieldDef {
     pub const fn tag(&self) -> u64 {
         (self.id as u64) << 3 | self.wire as u64
     }
-}
 
-/// Appends the version byte: the beginning of every record.
-#[doc(hidden)]
-pub fn begin(out: &mut Vec<u8>) {
-    out.push(RECORD_VERSION);
+    /// The whole form of this field in `record`: what is stored, or its default, or `None` for an
+    /// option that was left out. Walks over the fields before it, decodes none.
+    ///
+    /// # Errors
+    /// `Codec` when the bytes are no record, the field has another wire type, or it is missing
+    /// without a default (R3).
+    pub fn find<'a>(&self, record: &'a [u8]) -> Result<Option<Cow<'a, [u8]>>> {
+        match self.find_raw(record)? {
+            Some(field) => Ok(Some(Cow::Borrowed(field.whole))),
+            None if self.optional => Ok(None),
+            None => {
+                let default = self.default.ok_or_else(|| self.missing())?;
+                let mut whole = Vec::new();
+                default(&mut whole);
+                Ok(Some(Cow::Owned(whole)))
+            }
+        }
+    }
+
+    /// The field as it lies in `record`; `None` when it was left out.
+    ///
+    /// # Errors
+    /// `Codec` when the bytes are no record or the field has another wire type.
+    pub fn find_raw<'a>(&self, record: &'a [u8]) -> Result<Option<RawField<'a>>> {
+        let mut fields = Fields::of(record)?;
+        while let Some(field) = fields.next_field()? {
+            if field.id >= self.id {
+                return (field.id == self.id)
+                    .then(|| self.expect(field))
+                    .transpose();
+            }
+        }
+        Ok(None)
+    }
+
+    /// Appends the part form of this field's key, as an index or a filter compares it.
+    ///
+    /// # Errors
+    /// `Codec` as [`FieldDef::find`]; `Invalid` for a field that is no key.
+    pub fn write_part(&self, record: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        let part = self.part.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "a field has no order").with("field", self.name)
+        })?;
+        match self.find(record)? {
+            Some(whole) => part(&whole, out),
+            None => {
+                out.push(0); // `None`
+                Ok(())
+            }
+        }
+    }
+
+    fn expect<'a>(&self, field: RawField<'a>) -> Result<RawField<'a>> {
+        if field.wire == self.wire {
+            return Ok(field);
+        }
+        Err(malformed("a field has another wire type than its type")
+            .with("field", self.name)
+            .with("expected", format_args!("{:?}", self.wire))
+            .with("found", format_args!("{:?}", field.wire)))
+    }
+
+    fn missing(&self) -> Error {
+        malformed("a field without a default is missing")
+            .with("field", self.name)
+            .with("id", self.id)
+    }
 }
 
 /// The fields of an encoded record, one after the other.
@@ -206,4 +285,64 @@ impl<'a> Fields<'a> {
             whole,
         }))
     }
+}
+
+/// Reads the fields of a record in the order of their ids: what the derived decoder calls.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    fields: Fields<'a>,
+    next: Option<RawField<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    /// Begins to read `record` and passes over its hidden columns.
+    ///
+    /// # Errors
+    /// `Codec` when the bytes are no record of this version.
+    pub fn of(record: &'a [u8]) -> Result<Reader<'a>> {
+        let mut fields = Fields::of(record)?;
+        let mut next = fields.next_field()?;
+        if let Some(field) = next.filter(|field| field.id == 0) {
+            Hidden::of_field(&field)?;
+            next = fields.next_field()?;
+        }
+        Ok(Reader { fields, next })
+    }
+
+    /// Reads the field that `def` describes; ids must rise from call to call.
+    ///
+    /// # Errors
+    /// `Codec` when a field before it is unknown (R2), its bytes are not of this type, or it is
+    /// missing without a default (R3).
+    pub fn field<T: Column>(&mut self, def: &FieldDef) -> Result<T> {
+        match self.next {
+            Some(field) if field.id < def.id => Err(unknown(field.id)),
+            Some(field) if field.id == def.id => {
+                def.expect(field)?;
+                self.next = self.fields.next_field()?;
+                T::decode_field(field.whole).map_err(|error| error.with("field", def.name))
+            }
+            _ => match (T::absent(), def.default) {
+                (Some(absent), _) => Ok(absent),
+                (None, Some(default)) => {
+                    let mut whole = Vec::new();
+                    default(&mut whole);
+                    T::decode_field(&whole)
+                }
+                (None, None) => Err(def.missing()),
+            },
+        }
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// `Codec` when a field is left, which is one that the schema does not know (R2).
+    pub fn finish(self) -> Result<()> {
+        self.next.map_or(Ok(()), |field| Err(unknown(field.id)))
+    }
+}
+
+fn unknown(id: u16) -> Error {
+    malformed("a record has a field that the schema does not know").with("id", id)
 }

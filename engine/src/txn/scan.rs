@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use terrane_btree::{Cursor, Direction, LeafRows};
+use terrane_btree::{Cursor, Direction, LeafRow, LeafRows};
 use terrane_wal::lsn::{TreeId, Ts};
 use terrane_wal::sync::{AtomicU64, Ordering};
 
@@ -100,7 +100,7 @@ impl RawScan {
         let core = db.core();
         let tree = core.tree(range.tree)?;
         core.unapplied.check_range(range.tree, lower, upper)?;
-        let direction = if range.reverse { Direction::Reverse } else { Direction::Forward };
+        let direction = if range.reverse { Direction::Backward } else { Direction::Forward };
         let cursor = (!crossed(lower, upper)).then(|| tree.cursor(lower, upper, direction));
         Ok(RawScan {
             db: db.clone(),
@@ -122,8 +122,8 @@ impl RawScan {
             while self.at < self.leaf.len() {
                 let row = self.at;
                 self.at += 1;
-                if let Some(value) = self.judge(row)? {
-                    return Ok(Some((self.leaf.key(row).to_vec(), value)));
+                if let Some(pair) = self.judge(row)? {
+                    return Ok(Some(pair));
                 }
             }
             check_floor(self.db.core(), self.pin.ts())?;
@@ -131,28 +131,27 @@ impl RawScan {
             self.at = 0;
             if !cursor.next_leaf(&mut self.leaf)? {
                 self.cursor = None;
-                self.leaf.clear();
             }
         }
     }
 
     /// The value of a row of the leaf in hand, if the reader sees one.
-    fn judge(&self, row: usize) -> Result<Option<Vec<u8>>> {
-        let flags = self.leaf.flags(row);
-        let value = || (!flags.ghost).then(|| self.leaf.value(row).to_vec());
+    fn judge(&self, row: usize) -> Result<Option<Pair>> {
+        let Some(LeafRow { key, value, flags }) = self.leaf.get(row) else { return Ok(None) };
+        let pair = |value: &[u8]| Some((key.to_vec(), value.to_vec()));
+        let leaf = || if flags.ghost { None } else { pair(value) };
         if !flags.versioned && !flags.ghost {
-            return Ok(value());
+            return Ok(leaf());
         }
         let (core, at) = (self.db.core(), self.pin.ts());
-        let key = self.leaf.key(row);
         let (begin, seen) = match core.recent.seen(self.range.tree, key, at) {
             Seen::Leaf(begin) => {
                 if flags.ghost && begin == Ts::ZERO {
                     core.recent.note_ghost(self.range.tree, key);
                 }
-                (begin, value())
+                (begin, leaf())
             }
-            Seen::Older(begin, value) => (begin, value.map(|value| value.to_vec())),
+            Seen::Older(begin, value) => (begin, value.and_then(|value| pair(&value))),
             Seen::Gone => return Err(too_old(core, at)),
         };
         if let Some(tentative) = &self.tentative {
