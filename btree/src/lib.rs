@@ -4,6 +4,7 @@ pub mod error;
 pub mod ids;
 pub mod image;
 pub mod pool;
+mod space;
 pub mod stats;
 pub mod store;
 

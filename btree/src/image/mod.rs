@@ -1,5 +1,7 @@
 //! Images: what a checkpoint publishes and what open starts from.
 
+pub mod gate;
+
 use terrane_wal::lsn::{Lsn, Term, Ts};
 
 use crate::error::StoreError;
