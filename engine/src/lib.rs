@@ -22,8 +22,8 @@ mod runtime;
 mod txn;
 mod vector;
 
-pub use codec::{AsKey, Desc, Key, KeyPrefix, KeyRange, Record, Ref, Value};
 pub use builder::{Builder, Create};
+pub use codec::{AsKey, Desc, Key, KeyPrefix, KeyRange, Record, Ref, Value};
 pub use database::{Commit, Database, Durability, Position, Writer};
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use field::Field;

@@ -122,7 +122,11 @@ impl Catalog {
 /// # Errors
 /// `Invalid` for a bad name or another page size than the table has, `Schema` naming both sides,
 /// and those of a commit.
-pub(crate) fn open_table(db: &Database, name: &str, spec: &TableSpec<'_>) -> Result<Arc<TableInfo>> {
+pub(crate) fn open_table(
+    db: &Database,
+    name: &str,
+    spec: &TableSpec<'_>,
+) -> Result<Arc<TableInfo>> {
     check_name(name)?;
     let core = db.core();
     core.check_process()?;
@@ -148,7 +152,13 @@ pub(crate) fn open_table(db: &Database, name: &str, spec: &TableSpec<'_>) -> Res
                 tx.tree_op(op);
             }
             let next = table.trees().map(|tree| tree.0).max().unwrap_or(0) + 1;
-            tx.put_raw(COUNTERS, 0, 0, NEXT_TREE.to_vec(), u64::from(next).to_le_bytes().to_vec())?;
+            tx.put_raw(
+                COUNTERS,
+                0,
+                0,
+                NEXT_TREE.to_vec(),
+                u64::from(next).to_le_bytes().to_vec(),
+            )?;
         }
         tx.put_raw(CATALOG, 0, 0, name.as_bytes().to_vec(), table.encode())?;
         let ticket = run(&mut tx, Entrance::Alone)?;
@@ -168,7 +178,13 @@ pub(crate) fn next_row_id(db: &Database, tree: TreeId) -> Result<u64> {
             return Ok(id);
         }
         let block = reserve_row_ids(db, tree)?;
-        core.catalog.state.lock().row_ids.entry(tree).or_default().push(block);
+        core.catalog
+            .state
+            .lock()
+            .row_ids
+            .entry(tree)
+            .or_default()
+            .push(block);
     }
 }
 
@@ -246,8 +262,13 @@ fn counter(row: &[u8]) -> Result<u64> {
 fn check_name(name: &str) -> Result<()> {
     let reserved = name.starts_with("terrane.");
     if name.is_empty() || name.len() > MAX_TABLE_NAME_BYTES || reserved || name.contains('\0') {
-        let error = Error::new(ErrorKind::Invalid, "a table's name is empty, too long or reserved");
-        return Err(error.with("name", name.escape_debug()).with("limit", MAX_TABLE_NAME_BYTES));
+        let error = Error::new(
+            ErrorKind::Invalid,
+            "a table's name is empty, too long or reserved",
+        );
+        return Err(error
+            .with("name", name.escape_debug())
+            .with("limit", MAX_TABLE_NAME_BYTES));
     }
     Ok(())
 }

@@ -33,9 +33,10 @@ impl Remembered {
             Some(u64::from_le_bytes(row.get(at..at + 8)?.try_into().ok()?))
         };
         match (row.first(), row.len(), number(8), number(16)) {
-            (Some(&VERSION), 24, Some(ts), Some(begin)) => {
-                Ok(Remembered { ts: Ts(ts), begin: Lsn(begin) })
-            }
+            (Some(&VERSION), 24, Some(ts), Some(begin)) => Ok(Remembered {
+                ts: Ts(ts),
+                begin: Lsn(begin),
+            }),
             (Some(version), 24, ..) => {
                 let error = Error::new(ErrorKind::Version, "an outcome row of another version");
                 Err(error.with("found", version))

@@ -118,7 +118,11 @@ impl TableInfo {
     /// The next version of the table, under a schema that [`check`] has allowed.
     pub(super) fn with_schema(&self, schema: &Schema) -> TableInfo {
         let (schema, schema_version) = (schema.clone(), self.schema_version + 1);
-        TableInfo { schema, schema_version, ..self.clone() }
+        TableInfo {
+            schema,
+            schema_version,
+            ..self.clone()
+        }
     }
 
     /// Compares what is stored with what is declared.
@@ -141,9 +145,15 @@ impl TableInfo {
         };
         let own = op(self.tree, self.class, self.name.clone());
         let index = |index: &IndexInfo| {
-            op(index.tree, Class::K8, format!("{}.{}", self.name, index.field))
+            op(
+                index.tree,
+                Class::K8,
+                format!("{}.{}", self.name, index.field),
+            )
         };
-        std::iter::once(own).chain(self.indexes.iter().map(index)).collect()
+        std::iter::once(own)
+            .chain(self.indexes.iter().map(index))
+            .collect()
     }
 
     /// The value of the catalog row.
@@ -187,7 +197,12 @@ fn decode_row(name: &str, row: &[u8]) -> Result<TableInfo> {
     let row_ids = match (state, row_ids) {
         (0, 0) => RowIds::Key,
         (0, 1) => RowIds::Hidden,
-        _ => return Err(corrupt("state 0 and row ids 0 or 1", format!("{state}, {row_ids}"))),
+        _ => {
+            return Err(corrupt(
+                "state 0 and row ids 0 or 1",
+                format!("{state}, {row_ids}"),
+            ));
+        }
     };
     let (tree, schema_version) = (word(&tree[..4]), word(&tree[4..]));
     let (n_index, mut rest) = take_varint(rest)?;
@@ -198,9 +213,16 @@ fn decode_row(name: &str, row: &[u8]) -> Result<TableInfo> {
             return Err(corrupt("an index of 5 bytes or more", after.len()));
         };
         let (Ok(field), kind @ (1 | 2)) = (u16::try_from(field), index[0]) else {
-            return Err(corrupt("a field id and kind 1 or 2", format!("{field}, {}", index[0])));
+            return Err(corrupt(
+                "a field id and kind 1 or 2",
+                format!("{field}, {}", index[0]),
+            ));
         };
-        indexes.push(IndexInfo { field, unique: kind == 2, tree: TreeId(word(&index[1..])) });
+        indexes.push(IndexInfo {
+            field,
+            unique: kind == 2,
+            tree: TreeId(word(&index[1..])),
+        });
         rest = after;
     }
     Ok(TableInfo {
@@ -216,7 +238,10 @@ fn decode_row(name: &str, row: &[u8]) -> Result<TableInfo> {
 
 /// A little-endian number of at most four bytes.
 fn word(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |word, byte| word << 8 | u32::from(*byte))
 }
 
 fn corrupt(expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {

@@ -20,7 +20,9 @@ impl From<StoreError> for Error {
             }
             StoreError::Corrupt(place) => {
                 let error = Error::new(ErrorKind::Corrupt, "stored bytes fail their check");
-                let error = error.with("structure", place.what).with("offset", place.offset);
+                let error = error
+                    .with("structure", place.what)
+                    .with("offset", place.offset);
                 match &place.file {
                     Some(file) => error.with("file", file.display()),
                     None => error,
@@ -28,15 +30,18 @@ impl From<StoreError> for Error {
             }
             StoreError::Io(source) => of_io(source),
             StoreError::Invalid { what } => Error::new(ErrorKind::Invalid, what.clone()),
-            StoreError::Version { file, supported, found } => {
-                Error::new(ErrorKind::Version, "written by another version")
-                    .with("file", file.display())
-                    .with("supported", supported)
-                    .with("found", found)
-            }
-            StoreError::Poisoned { .. } => {
-                Error::new(ErrorKind::Io, "an earlier write failed; reopen the database")
-            }
+            StoreError::Version {
+                file,
+                supported,
+                found,
+            } => Error::new(ErrorKind::Version, "written by another version")
+                .with("file", file.display())
+                .with("supported", supported)
+                .with("found", found),
+            StoreError::Poisoned { .. } => Error::new(
+                ErrorKind::Io,
+                "an earlier write failed; reopen the database",
+            ),
         }
         .caused_by(error)
     }
@@ -53,17 +58,21 @@ impl From<WalError> for Error {
                     .with("given_bytes", len)
                     .with("limit_bytes", max)
             }
-            WalError::Poisoned { .. } => {
-                Error::new(ErrorKind::Io, "an earlier log write failed; reopen the database")
-            }
-            WalError::Corrupt { segment, offset, expected, found } => {
-                Error::new(ErrorKind::Corrupt, "the log fails its check")
-                    .with("structure", "wal")
-                    .with("file", segment.display())
-                    .with("offset", offset)
-                    .with("expected", expected)
-                    .with("found", found)
-            }
+            WalError::Poisoned { .. } => Error::new(
+                ErrorKind::Io,
+                "an earlier log write failed; reopen the database",
+            ),
+            WalError::Corrupt {
+                segment,
+                offset,
+                expected,
+                found,
+            } => Error::new(ErrorKind::Corrupt, "the log fails its check")
+                .with("structure", "wal")
+                .with("file", segment.display())
+                .with("offset", offset)
+                .with("expected", expected)
+                .with("found", found),
             WalError::Version { segment, .. } => {
                 Error::new(ErrorKind::Version, "the log was written by another version")
                     .with("file", segment.display())

@@ -119,7 +119,10 @@ impl Core {
     pub(crate) fn log(&self) -> Result<&Arc<Log>> {
         match &self.log {
             Some(log) => Ok(log),
-            None => Err(Error::new(ErrorKind::ReadOnly, "the database was opened read-only")),
+            None => Err(Error::new(
+                ErrorKind::ReadOnly,
+                "the database was opened read-only",
+            )),
         }
     }
 
@@ -186,7 +189,10 @@ impl Core {
         self.check_open()?;
         let pid = std::process::id();
         if pid != self.pid {
-            let error = Error::new(ErrorKind::Closed, "a forked process cannot use the database");
+            let error = Error::new(
+                ErrorKind::Closed,
+                "a forked process cannot use the database",
+            );
             return Err(error.with("opened_by", self.pid).with("used_by", pid));
         }
         Ok(())

@@ -23,7 +23,9 @@ pub(crate) struct Trees {
 impl Trees {
     /// No trees.
     pub(crate) fn new() -> Trees {
-        Trees { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect() }
+        Trees {
+            chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(),
+        }
     }
 
     /// The tree with this id.

@@ -70,7 +70,10 @@ impl Ticket {
             let error = Error::new(ErrorKind::Unknown, "the commit may or may not survive");
             return Err(error.with("position", lsn).caused_by(cause));
         }
-        Ok(Commit { position: Position(lsn.0), shards: 1 })
+        Ok(Commit {
+            position: Position(lsn.0),
+            shards: 1,
+        })
     }
 }
 
@@ -107,7 +110,11 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     if tx.writes.is_empty() && tx.tree_ops.is_empty() && tx.idempotency.is_none() {
         core.check_process()?;
         let place = Place::Left(tx.leave()?);
-        return Ok(Ticket { db, durability, place });
+        return Ok(Ticket {
+            db,
+            durability,
+            place,
+        });
     }
     core.check_writable()?;
     let _inside = (entrance == Entrance::Beside).then(|| core.gate.enter());
@@ -122,17 +129,29 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     place_intents(tx)?;
     if let Some(commit) = done_before(&core, tx)? {
         let place = Place::Left(commit);
-        return Ok(Ticket { db, durability, place });
+        return Ok(Ticket {
+            db,
+            durability,
+            place,
+        });
     }
     let place = sequence_and_apply(&core, tx)?;
     count(&core.counters.commits);
-    Ok(Ticket { db, durability, place })
+    Ok(Ticket {
+        db,
+        durability,
+        place,
+    })
 }
 
 /// Adds the row of the idempotency key. Its value is known when the commit has its place, so the
 /// log carries the key in the COMMIT record and the applier makes the row.
 fn remember(tx: &mut Transaction, key: Vec<u8>) -> Result<()> {
-    let row = Write { value: Some(Vec::new()), schema: 0, flags: 0 };
+    let row = Write {
+        value: Some(Vec::new()),
+        schema: 0,
+        flags: 0,
+    };
     Arc::make_mut(&mut tx.writes).put(OUTCOMES, key, row);
     Ok(())
 }
@@ -158,9 +177,13 @@ fn place_intents(tx: &mut Transaction) -> Result<()> {
 
 /// The earlier commit with the same idempotency key, if there is one that is remembered.
 fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
-    let Some(key) = &tx.idempotency else { return Ok(None) };
+    let Some(key) = &tx.idempotency else {
+        return Ok(None);
+    };
     // With the intent held the latest value is the one in the tree.
-    let Some(row) = read_row(core, OUTCOMES, key, Ts(u64::MAX))?.value else { return Ok(None) };
+    let Some(row) = read_row(core, OUTCOMES, key, Ts(u64::MAX))?.value else {
+        return Ok(None);
+    };
     let remembered = Remembered::decode(&row)?;
     if remembered.is_over(core.env.clock.now_wall()) {
         return Ok(None);
@@ -168,7 +191,10 @@ fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
     wait_applied(core, remembered.ts)?;
     let (lsn, _) = core.prefix.applied();
     core.log()?.wait(Core::wait_level(tx.durability), lsn)?;
-    Ok(Some(Commit { position: Position(lsn.0), shards: 1 }))
+    Ok(Some(Commit {
+        position: Position(lsn.0),
+        shards: 1,
+    }))
 }
 
 /// The log entry of the transaction, without timestamp.
@@ -190,13 +216,20 @@ fn encode(tx: &Transaction) -> Entry {
 fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
     count(&core.counters.conflicts);
     tx.conflicted(key);
-    Error::new(ErrorKind::Conflict, "a row or range that was read has changed")
+    Error::new(
+        ErrorKind::Conflict,
+        "a row or range that was read has changed",
+    )
 }
 
 /// Steps 3 (validation) to 8.
 fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     let log = core.log()?;
-    let keys: Arc<[RowKey]> = tx.writes.iter().map(|(tree, key, _)| (tree, key.clone())).collect();
+    let keys: Arc<[RowKey]> = tx
+        .writes
+        .iter()
+        .map(|(tree, key, _)| (tree, key.clone()))
+        .collect();
     let entry = encode(tx);
     core.store.admit(apply::pages_wanted(&tx.writes))?;
     let admission = log.admit(entry.len())?;

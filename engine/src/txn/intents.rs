@@ -28,7 +28,11 @@ pub(crate) struct Intents {
 impl Intents {
     /// No intents yet.
     pub(crate) fn new(core: &Arc<Core>, age: u64) -> Intents {
-        Intents { core: core.clone(), owner: Owner::new(age), placed: Vec::new() }
+        Intents {
+            core: core.clone(),
+            owner: Owner::new(age),
+            placed: Vec::new(),
+        }
     }
 
     /// The owner word behind all of them.
@@ -81,7 +85,8 @@ impl Intents {
 
     /// Leaves the intent on `key` standing when the others are given back: its row waits for a page.
     pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {
-        self.placed.retain(|(placed, at)| *placed != tree || **at != *key);
+        self.placed
+            .retain(|(placed, at)| *placed != tree || **at != *key);
     }
 
     /// Gives all of them back and wakes whom they kept waiting.
@@ -104,9 +109,15 @@ impl Drop for Intents {
 
 fn given_up(tree: TreeId, patient: bool) -> Error {
     let error = if patient {
-        Error::new(ErrorKind::TimedOut, "a row stayed locked by another transaction")
+        Error::new(
+            ErrorKind::TimedOut,
+            "a row stayed locked by another transaction",
+        )
     } else {
-        Error::new(ErrorKind::Conflict, "a row is locked by an older transaction")
+        Error::new(
+            ErrorKind::Conflict,
+            "a row is locked by an older transaction",
+        )
     };
     error.with("tree", tree.0)
 }

@@ -16,6 +16,7 @@ pub(crate) mod retry;
 pub(crate) mod ring;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
+pub(crate) mod sweep;
 pub(crate) mod transaction;
 pub(crate) mod validate;
 pub(crate) mod write_set;

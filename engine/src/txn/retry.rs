@@ -76,5 +76,7 @@ fn pause(db: &Database, attempt: u32, queued: bool) {
     }
     let most = Duration::from_micros(20 << attempt.min(7)).min(PAUSE_MAX);
     let random = env.rng.next_u64("retry") % (most.as_micros() as u64 + 1);
-    env.park.waiter().park_timeout(Duration::from_micros(random));
+    env.park
+        .waiter()
+        .park_timeout(Duration::from_micros(random));
 }

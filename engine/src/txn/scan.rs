@@ -7,7 +7,8 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use terrane_btree::{Cursor, Direction, LeafRow, LeafRows};
+use terrane_btree::tree::cursor::LeafRow;
+use terrane_btree::{Cursor, Direction, LeafRows};
 use terrane_wal::lsn::{TreeId, Ts};
 use terrane_wal::sync::{AtomicU64, Ordering};
 
@@ -36,7 +37,9 @@ impl Range {
     /// Refuses a range that runs backwards.
     fn check(&self) -> Result<()> {
         let (lower, upper) = self.bounds();
-        let (Some(low), Some(high)) = (edge(lower), edge(upper)) else { return Ok(()) };
+        let (Some(low), Some(high)) = (edge(lower), edge(upper)) else {
+            return Ok(());
+        };
         if low > high {
             let error = Error::new(ErrorKind::Invalid, "a range starts above its end");
             return Err(error.with("tree", self.tree.0));
@@ -100,7 +103,11 @@ impl RawScan {
         let core = db.core();
         let tree = core.tree(range.tree)?;
         core.unapplied.check_range(range.tree, lower, upper)?;
-        let direction = if range.reverse { Direction::Backward } else { Direction::Forward };
+        let direction = if range.reverse {
+            Direction::Backward
+        } else {
+            Direction::Forward
+        };
         let cursor = (!crossed(lower, upper)).then(|| tree.cursor(lower, upper, direction));
         Ok(RawScan {
             db: db.clone(),
@@ -127,7 +134,9 @@ impl RawScan {
                 }
             }
             check_floor(self.db.core(), self.pin.ts())?;
-            let Some(cursor) = &mut self.cursor else { return Ok(None) };
+            let Some(cursor) = &mut self.cursor else {
+                return Ok(None);
+            };
             self.at = 0;
             if !cursor.next_leaf(&mut self.leaf)? {
                 self.cursor = None;
@@ -137,7 +146,9 @@ impl RawScan {
 
     /// The value of a row of the leaf in hand, if the reader sees one.
     fn judge(&self, row: usize) -> Result<Option<Pair>> {
-        let Some(LeafRow { key, value, flags }) = self.leaf.get(row) else { return Ok(None) };
+        let Some(LeafRow { key, value, flags }) = self.leaf.get(row) else {
+            return Ok(None);
+        };
         let pair = |value: &[u8]| Some((key.to_vec(), value.to_vec()));
         let leaf = || if flags.ghost { None } else { pair(value) };
         if !flags.versioned && !flags.ghost {
@@ -171,15 +182,21 @@ impl RawScan {
             if self.stored.is_none() {
                 self.stored = self.next_stored()?;
             }
-            let Some(own) = &self.own else { return Ok(self.stored.take()) };
+            let Some(own) = &self.own else {
+                return Ok(self.stored.take());
+            };
             let (lower, upper) = self.range.bounds();
             let last = own.last.as_deref().map(Bound::Excluded);
             let next = if self.range.reverse {
-                own.writes.next(self.range.tree, lower, last.unwrap_or(upper), true)
+                own.writes
+                    .next(self.range.tree, lower, last.unwrap_or(upper), true)
             } else {
-                own.writes.next(self.range.tree, last.unwrap_or(lower), upper, false)
+                own.writes
+                    .next(self.range.tree, last.unwrap_or(lower), upper, false)
             };
-            let Some((key, write)) = next else { return Ok(self.stored.take()) };
+            let Some((key, write)) = next else {
+                return Ok(self.stored.take());
+            };
             if let Some((stored, _)) = &self.stored {
                 if self.before(stored, key) {
                     return Ok(self.stored.take());

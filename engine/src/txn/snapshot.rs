@@ -17,7 +17,7 @@ use crate::runtime::Core;
 use crate::txn::positions::ReadPin;
 use crate::txn::raw::RawRead;
 use crate::txn::recent::Seen;
-use crate::txn::scan::{RawScan, Range};
+use crate::txn::scan::{Range, RawScan};
 
 /// One consistent, unchanging state of the database. Owned, `Send`, cheap to clone; it blocks no
 /// writer. Older values are kept in memory for it up to a budget: a snapshot that is held for long
@@ -43,7 +43,14 @@ impl Snapshot {
         let lsn = core.visible_lsn();
         let pin = Arc::new(core.reads.pin(core.now(), || core.visible_ts()));
         let forked = core.check_process().is_err() && core.check_open().is_ok();
-        Snapshot { held: Arc::new(Held { db: db.clone(), pin, lsn, forked }) }
+        Snapshot {
+            held: Arc::new(Held {
+                db: db.clone(),
+                pin,
+                lsn,
+                forked,
+            }),
+        }
     }
 
     /// A log position all of whose effects the snapshot holds.
@@ -88,7 +95,12 @@ impl RawRead for Snapshot {
         reverse: bool,
     ) -> Result<RawScan> {
         self.open_core()?;
-        let range = Range { tree, lower, upper, reverse };
+        let range = Range {
+            tree,
+            lower,
+            upper,
+            reverse,
+        };
         RawScan::new(&self.held.db, self.held.pin.clone(), range, None, None)
     }
 }
@@ -113,11 +125,17 @@ pub(crate) fn read_row(core: &Core, tree: TreeId, key: &[u8], at: Ts) -> Result<
         None => (false, false),
         Some(flags) => (!flags.ghost, flags.versioned || flags.ghost),
     };
-    let leaf = |begin| Found { value: live.then_some(value), begin };
+    let leaf = |begin| Found {
+        value: live.then_some(value),
+        begin,
+    };
     let found = if judged {
         match core.recent.seen(tree, key, at) {
             Seen::Leaf(begin) => leaf(begin),
-            Seen::Older(begin, value) => Found { value: value.map(|value| value.to_vec()), begin },
+            Seen::Older(begin, value) => Found {
+                value: value.map(|value| value.to_vec()),
+                begin,
+            },
             Seen::Gone => return Err(too_old(core, at)),
         }
     } else {
@@ -129,13 +147,20 @@ pub(crate) fn read_row(core: &Core, tree: TreeId, key: &[u8], at: Ts) -> Result<
 
 /// Refuses what was read if versions that the reader needed may be gone.
 pub(crate) fn check_floor(core: &Core, at: Ts) -> Result<()> {
-    if at < core.recent.floor() { Err(too_old(core, at)) } else { Ok(()) }
+    if at < core.recent.floor() {
+        Err(too_old(core, at))
+    } else {
+        Ok(())
+    }
 }
 
 /// The error of a read position that was given up.
 pub(crate) fn too_old(core: &Core, at: Ts) -> Error {
     count(&core.counters.snapshots_too_old);
-    Error::new(ErrorKind::SnapshotTooOld, "the snapshot's versions were given up; take a new one")
-        .with("snapshot", at)
-        .with("oldest", core.recent.floor())
+    Error::new(
+        ErrorKind::SnapshotTooOld,
+        "the snapshot's versions were given up; take a new one",
+    )
+    .with("snapshot", at)
+    .with("oldest", core.recent.floor())
 }

@@ -5,7 +5,7 @@
 //! not lose to whom it waited for. What is read may not be durable yet; it leaves the transaction
 //! at commit, or through `leave`, which wait for it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::commit::{self, Ticket};
 use crate::txn::intents::Intents;
+use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPin;
 use crate::txn::raw::RawRead;
 use crate::txn::ring::RowKey;
@@ -44,8 +45,8 @@ pub struct Transaction {
     /// Begin of the newest version that was read.
     tentative: Arc<AtomicU64>,
     conflict: RefCell<Option<Conflicted>>,
-    /// Savepoints of this transaction and of no other one are taken back to.
-    alive: Cell<bool>,
+    /// False: begun on a closed handle or in a forked child.
+    alive: bool,
 }
 
 /// A conflict that an operation of the transaction has met.
@@ -93,7 +94,7 @@ impl Transaction {
             snapshot: OnceCell::new(),
             tentative: Arc::new(AtomicU64::new(0)),
             conflict: RefCell::new(None),
-            alive: Cell::new(alive),
+            alive,
         }
     }
 
@@ -138,7 +139,11 @@ impl Transaction {
     }
 
     fn check(&self) -> Result<()> {
-        if self.alive.get() { self.core().check_open() } else { self.core().check_process() }
+        if self.alive {
+            self.core().check_open()
+        } else {
+            self.core().check_process()
+        }
     }
 
     /// The snapshot, taken now if it was not before.
@@ -147,13 +152,31 @@ impl Transaction {
         Ok(self.snapshot.get_or_init(|| {
             let core = self.core();
             let pin = Arc::new(core.reads.pin(core.now(), || core.prefix.applied_ts()));
-            Pinned { pin, lsn: core.prefix.applied().0 }
+            Pinned {
+                pin,
+                lsn: core.prefix.applied().0,
+            }
         }))
     }
 
     /// The snapshot's position, if one was taken.
     pub(super) fn read_ts(&self) -> Option<Ts> {
         self.snapshot.get().map(|pinned| pinned.pin.ts())
+    }
+
+    /// The buffered writes.
+    pub(crate) fn writes(&self) -> &Arc<WriteSet> {
+        &self.writes
+    }
+
+    /// The owner word of its intents.
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        self.intents.owner()
+    }
+
+    /// Leaves one intent standing when the others are given back.
+    pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {
+        self.intents.leave_standing(tree, key);
     }
 
     fn note_read(&self, begin: Ts) {
@@ -184,7 +207,15 @@ impl Transaction {
         value: Vec<u8>,
     ) -> Result<()> {
         check_value(&value)?;
-        self.write(tree, key, Write { value: Some(value), schema, flags })
+        self.write(
+            tree,
+            key,
+            Write {
+                value: Some(value),
+                schema,
+                flags,
+            },
+        )
     }
 
     /// Deletes a row, whether or not it exists.
@@ -198,7 +229,15 @@ impl Transaction {
         flags: u8,
         key: Vec<u8>,
     ) -> Result<()> {
-        self.write(tree, key, Write { value: None, schema, flags })
+        self.write(
+            tree,
+            key,
+            Write {
+                value: None,
+                schema,
+                flags,
+            },
+        )
     }
 
     fn write(&mut self, tree: TreeId, key: Vec<u8>, write: Write) -> Result<()> {
@@ -261,11 +300,17 @@ impl Transaction {
     /// `Io` if the log failed: what was read may be lost.
     pub(crate) fn leave(&self) -> Result<Commit> {
         let core = self.core();
-        let commit = |lsn: Lsn| Commit { position: Position(lsn.0), shards: 0 };
-        let Some(pinned) = self.snapshot.get() else { return Ok(commit(core.visible_lsn())) };
+        let commit = |lsn: Lsn| Commit {
+            position: Position(lsn.0),
+            shards: 0,
+        };
+        let Some(pinned) = self.snapshot.get() else {
+            return Ok(commit(core.visible_lsn()));
+        };
         let newest = Ts(self.tentative.load(Ordering::Relaxed));
         if newest > core.level_ts() {
-            core.log()?.wait(Core::wait_level(core.options.durability), pinned.lsn)?;
+            core.log()?
+                .wait(Core::wait_level(core.options.durability), pinned.lsn)?;
         }
         Ok(commit(pinned.lsn))
     }
@@ -294,9 +339,20 @@ impl RawRead for Transaction {
         reverse: bool,
     ) -> Result<RawScan> {
         let pin = self.pinned()?.pin.clone();
-        let range = Range { tree, lower, upper, reverse };
+        let range = Range {
+            tree,
+            lower,
+            upper,
+            reverse,
+        };
         let own = (!self.writes.is_empty()).then(|| self.writes.clone());
-        let scan = RawScan::new(&self.db, pin, range.clone(), own, Some(self.tentative.clone()))?;
+        let scan = RawScan::new(
+            &self.db,
+            pin,
+            range.clone(),
+            own,
+            Some(self.tentative.clone()),
+        )?;
         if self.isolation == Isolation::Serializable {
             self.reads.borrow_mut().range(&range);
         }

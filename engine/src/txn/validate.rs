@@ -26,7 +26,10 @@ impl Reads {
     /// Notes a key that was asked for.
     pub(crate) fn key(&mut self, tree: TreeId, key: &[u8]) {
         // A loop over one row need not be remembered row by row.
-        let repeated = self.keys.last().is_some_and(|(t, k)| *t == tree && **k == *key);
+        let repeated = self
+            .keys
+            .last()
+            .is_some_and(|(t, k)| *t == tree && **k == *key);
         if !repeated {
             self.keys.push((tree, key.into()));
         }
@@ -51,7 +54,11 @@ impl Reads {
         upto: Ts,
         owner: &Arc<Owner>,
     ) -> Result<(), Option<RowKey>> {
-        let asked = Asked { after: read_ts, upto, owner };
+        let asked = Asked {
+            after: read_ts,
+            upto,
+            owner,
+        };
         for (tree, key) in &self.keys {
             if core.recent.changed(&asked, *tree, key) {
                 return Err(Some((*tree, key.clone())));
@@ -72,7 +79,9 @@ impl Reads {
         if self.is_empty() {
             return false;
         }
-        let Some(records) = core.ring.between(after, before) else { return true };
+        let Some(records) = core.ring.between(after, before) else {
+            return true;
+        };
         records.iter().any(|record| {
             let key = |(tree, key): &RowKey| record.contains(*tree, key);
             let range = |range: &Range| {
