@@ -88,7 +88,8 @@ macro_rules! order_laws {
                     (Some(a), Some(b)) => compare(a, b),
                     (a, b) => a.is_some().cmp(&b.is_some()),
                 };
-                for (a, b) in [(Some(a.clone()), Some(b.clone())), (None, Some(b)), (Some(a), None)] {
+                let some = (Some(a.clone()), Some(b.clone()));
+                for (a, b) in [some, (None, Some(b)), (Some(a), None)] {
                     key_law::<Option<$type>>(&a, &b, option(&a, &b));
                 }
             }
