@@ -202,6 +202,14 @@ impl FieldDef {
     /// Searchable by distance; `dim` is 0 where the type says the dimension.
     #[must_use]
     pub const fn vector<T: Column + VectorColumn>(mut self, metric: Metric, dim: u32) -> FieldDef {
+        assert!(
+            T::DIM != 0 || dim != 0,
+            "a DynVector needs a dimension: vector(.., dim = N)"
+        );
+        assert!(
+            T::DIM == 0 || dim == 0 || dim == T::DIM,
+            "`dim` is not the type's dimension"
+        );
         self.vector = Some(VectorDef {
             metric,
             dim: if T::DIM == 0 { dim } else { T::DIM },
