@@ -114,6 +114,12 @@ fn rows_are_checked_by_the_schema_alone() {
     for cut in 0..bytes.len() {
         assert!(schema.check_value(&bytes[..cut]).is_err(), "{cut}");
     }
+    let without_name = [&bytes[..1], &bytes[4..]].concat();
+    let error = schema.check_value(&without_name).unwrap_err();
+    assert!(
+        error.to_string().contains("missing (field=name, id=1)"),
+        "{error}"
+    );
 }
 
 #[test]

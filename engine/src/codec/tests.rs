@@ -88,7 +88,8 @@ macro_rules! order_laws {
                     (Some(a), Some(b)) => compare(a, b),
                     (a, b) => a.is_some().cmp(&b.is_some()),
                 };
-                for (a, b) in [(Some(a.clone()), Some(b.clone())), (None, Some(b)), (Some(a), None)] {
+                let some = (Some(a.clone()), Some(b.clone()));
+                for (a, b) in [some, (None, Some(b)), (Some(a), None)] {
                     key_law::<Option<$type>>(&a, &b, option(&a, &b));
                 }
             }
@@ -133,6 +134,13 @@ proptest! {
         prop_assert_eq!(span.contains(&lone(&key)), a == b);
         let span = KeyPrefix::<String>::prefix_span(&b);
         prop_assert_eq!(span.contains(a.as_bytes()), a.starts_with(&b));
+    }
+
+    #[test]
+    fn leading_bytes_find_the_keys_that_have_them(a in few_bytes(), b in few_bytes()) {
+        let span = KeyPrefix::<Vec<u8>>::prefix_span(&&b);
+        prop_assert_eq!(span.contains(&a), a.starts_with(&b));
+        prop_assert!(span.end().is_none_or(|end| span.start() < end || b.is_empty()));
     }
 
     #[test]
@@ -231,6 +239,7 @@ proptest! {
         bytes in prop_oneof![
             vec(any::<u8>(), 0..24),
             vec(0..4_u8, 0..12),
+            (any::<u64>(), 0..64_u32).prop_map(|(number, shift)| whole(&(number >> shift))),
             vec(any::<u8>(), 8).prop_map(|tail| [&[2, 0, 0, 0, 1, 0, 0, 0, 0], &tail[..]].concat()),
         ],
     ) {
@@ -244,6 +253,23 @@ proptest! {
         let mut record = vec![RECORD_VERSION];
         record.extend_from_slice(&bytes);
         let _ = Demo::decode_value(&record).map(|demo| assert_eq!(whole(&demo), record));
+    }
+
+    /// What the stored schema says of a damaged record is what the Rust type says.
+    #[test]
+    fn schema_and_type_agree_on_damaged_records(
+        name in few_letters(), size in any::<i32>(), note in prop::option::of(few_letters()),
+        extra in vec(any::<u16>(), 0..3), place in any::<Option<[f32; 2]>>(),
+        cut in 0..60_usize, len in 0..12_usize, with in vec(0..64_u8, 0..3),
+    ) {
+        let place = place.map(Vector::from);
+        let mut bytes = whole(&Demo { note, name, size, extra, place });
+        let schema = crate::catalog::schema::Schema::of::<u64, Demo>().unwrap();
+        schema.check_value(&bytes).unwrap();
+        let cut = cut.min(bytes.len());
+        bytes.splice(cut..(cut + len).min(bytes.len()), with);
+        let (typed, named) = (Demo::decode_value(&bytes), schema.check_value(&bytes));
+        prop_assert_eq!(typed.is_ok(), named.is_ok(), "{:?} {:?}", typed, named);
     }
 
     #[test]
@@ -265,6 +291,29 @@ proptest! {
     ) {
         let value = (numbers, lists, options);
         prop_assert_eq!(&<_ as RoundTrip>::again(&value), &value);
+    }
+}
+
+#[test]
+fn numbers_end_where_their_types_end() {
+    fn edge<T: Column + PartialEq + Debug>(low: T, high: T, above: u64) {
+        for number in [low, high] {
+            canonical_value::<T>(&whole(&number));
+            assert_eq!(T::decode_value(&whole(&number)).unwrap(), number);
+        }
+        canonical_value::<T>(&whole(&above));
+        assert!(T::decode_value(&whole(&above)).is_err());
+    }
+    edge(u8::MIN, u8::MAX, 1 << 8);
+    edge(u16::MIN, u16::MAX, 1 << 16);
+    edge(u32::MIN, u32::MAX, 1 << 32);
+    edge(i8::MIN, i8::MAX, 1 << 8);
+    edge(i16::MIN, i16::MAX, 1 << 16);
+    edge(i32::MIN, i32::MAX, 1 << 32);
+    edge('\0', char::MAX, 0x11_0000);
+    edge(false, true, 2);
+    for surrogate in [0xd800_u64, 0xdfff] {
+        canonical_value::<char>(&whole(&surrogate));
     }
 }
 

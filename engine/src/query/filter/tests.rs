@@ -129,7 +129,10 @@ fn debug_shows_the_expression() {
         | Row::LANG.starts_with("d");
     assert_eq!(
         format!("{filter:?}"),
-        r#"((lang == "e\"n" & year in 2020.. & note == None) | !(score in [0.5, 1.5]) | lang starts with "d")"#
+        concat!(
+            r#"((lang == "e\"n" & year in 2020.. & note == None)"#,
+            r#" | !(score in [0.5, 1.5]) | lang starts with "d")"#
+        )
     );
 }
 
