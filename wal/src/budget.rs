@@ -19,14 +19,14 @@ const FULL_FRAME_PAYLOAD: usize = FRAME_BYTES_MAX - SEGMENT_HEADER_BYTES - FRAME
 
 /// Blocks that an entry of `len` bytes needs at most.
 #[must_use]
-pub fn blocks_for(len: usize) -> u64 {
+pub(crate) fn blocks_for(len: usize) -> u64 {
     let headers = 1 + len / FULL_FRAME_PAYLOAD;
     (len + headers * FRAME_HEADER_BYTES).div_ceil(BLOCK) as u64
 }
 
 /// Blocks of frames that a segment of `len` bytes may be promised for.
 #[must_use]
-pub fn segment_capacity(len: u64) -> u64 {
+pub(crate) fn segment_capacity(len: u64) -> u64 {
     len / BLOCK as u64 - 2
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(buffer_max: usize, capacity: u64) -> Budget {
+    pub(crate) fn new(buffer_max: usize) -> Budget {
         Budget {
             buffer_max,
             buffered: 0,
-            capacity,
+            capacity: 0,
             promised: 0,
             preparing: false,
         }
@@ -90,7 +90,10 @@ impl Budget {
     pub(crate) fn spend(&mut self, blocks: u64, fills_segment: bool) {
         self.capacity += u64::from(fills_segment);
         self.capacity -= blocks;
-        assert!(self.promised <= self.capacity, "X2: a promise without a place");
+        assert!(
+            self.promised <= self.capacity,
+            "X2: a promise without a place"
+        );
     }
 
     /// A segment with room for `blocks` was prepared.
@@ -127,7 +130,8 @@ mod tests {
         ) {
             let mut left: Vec<u64> = segments.iter().rev().map(|blocks| blocks - 1).collect();
             let capacity = segments.iter().map(|n| segment_capacity(n * BLOCK as u64)).sum();
-            let mut budget = Budget::new(usize::MAX, capacity);
+            let mut budget = Budget::new(usize::MAX);
+            budget.grow(capacity);
             let mut queue: std::collections::VecDeque<usize> = Default::default();
             let mut fresh = true;
             let mut lens = lens.into_iter();

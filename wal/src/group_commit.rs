@@ -22,12 +22,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::append::Sequenced;
 use crate::budget::{Budget, Verdict, segment_capacity};
 use crate::env::{Park, Waiter};
 use crate::error::WalError;
 use crate::frame::frame_bytes;
 use crate::io::BLOCK;
-use crate::log::{Level, Positions, Sequenced};
+use crate::log::{Level, Positions};
 use crate::lsn::{Lsn, Ts};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -201,7 +202,9 @@ impl State {
             return;
         }
         let uncovered = self.want_durable.range((self.taken, u64::MAX)..).next();
-        let heir = uncovered.map(|(_, waiter)| waiter).or(self.want_room.first());
+        let heir = uncovered
+            .map(|(_, waiter)| waiter)
+            .or(self.want_room.first());
         if let Some(waiter) = heir {
             self.stats.handoffs += 1;
             wakes.0.push(Arc::clone(waiter));
@@ -290,15 +293,9 @@ fn drain_covered(queue: &mut Queue, position: Lsn, wakes: &mut Wakes) {
 }
 
 impl Board {
-    /// A board of a log whose last entry ends at `end` with `last_ts`, at most `flights_max`
-    /// flights, `buffer_bytes` of entries waiting, and segments of `segment_len` bytes prepared.
-    pub fn new(
-        end: Lsn,
-        last_ts: Ts,
-        flights_max: usize,
-        buffer_bytes: usize,
-        segment_len: u64,
-    ) -> Board {
+    /// A board of a log whose last entry ends at `end` with `last_ts`, for at most `flights_max`
+    /// flights and `buffer_bytes` of entries waiting. No segment is prepared yet.
+    pub fn new(end: Lsn, last_ts: Ts, flights_max: usize, buffer_bytes: usize) -> Board {
         let at = (end, last_ts);
         Board {
             state: Mutex::new(State {
@@ -316,7 +313,7 @@ impl Board {
                 want_filled: Queue::new(),
                 want_room: Vec::new(),
                 next_waiter: 0,
-                budget: Budget::new(buffer_bytes, segment_capacity(segment_len)),
+                budget: Budget::new(buffer_bytes),
                 closed: false,
                 poison: None,
                 stats: BoardStats::default(),
@@ -417,13 +414,7 @@ impl Board {
         Some(self.fly(&mut state, base, Vec::new(), 0))
     }
 
-    fn fly(
-        &self,
-        state: &mut State,
-        base: Lsn,
-        pieces: Vec<Piece>,
-        payload_len: usize,
-    ) -> Flight {
+    fn fly(&self, state: &mut State, base: Lsn, pieces: Vec<Piece>, payload_len: usize) -> Flight {
         let id = state.next_flight;
         state.next_flight += 1;
         let entry = state.taken_entry;
@@ -500,7 +491,10 @@ impl Board {
         }
         if lsn > state.sequenced.0 {
             return Err(WalError::Invalid {
-                what: format!("{lsn} was never given out, the last is {}", state.sequenced.0),
+                what: format!(
+                    "{lsn} was never given out, the last is {}",
+                    state.sequenced.0
+                ),
             });
         }
         // What is on disk stays on disk, also after a later flight failed.

@@ -250,8 +250,7 @@ impl FrameWindow {
 
     /// At most `len` bytes from `offset` (a multiple of 4096); fewer at the end of the file.
     pub(crate) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], IoError> {
-        let inside = offset >= self.start
-            && offset + len as u64 <= self.start + self.have as u64;
+        let inside = offset >= self.start && offset + len as u64 <= self.start + self.have as u64;
         if !inside {
             let want = len.max(self.ahead).next_multiple_of(BLOCK);
             self.buf = Buf::zeroed(want);

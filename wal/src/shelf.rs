@@ -19,9 +19,7 @@ use crate::io::{Disk, IoError};
 use crate::limits::{SEGMENT_BYTES_FIRST, SPARE_SEGMENTS_MAX};
 use crate::lsn::Lsn;
 use crate::retention::Retention;
-use crate::segment::{
-    Prepared, Segment, Spare, create_segment, recycle_segment, segment_name,
-};
+use crate::segment::{Prepared, Segment, Spare, create_segment, recycle_segment, segment_name};
 
 /// Files of one log.
 #[derive(Debug)]
@@ -64,8 +62,13 @@ impl Shelf {
     }
 
     /// What the next prepared segment will be: a spare file that is long enough, or a new one.
-    pub(crate) fn plan(&mut self) -> Plan {
-        let fit = self.spares.iter().position(|s| s.len >= self.next_len);
+    pub(crate) fn plan(&mut self, dir: &Path) -> Plan {
+        // A file that has the next name already is used, or replaced by a longer one.
+        let name = dir.join(segment_name(self.next_seq));
+        self.spares
+            .retain(|spare| spare.path != name || spare.len >= self.next_len);
+        let own = self.spares.iter().position(|spare| spare.path == name);
+        let fit = own.or_else(|| self.spares.iter().position(|s| s.len >= self.next_len));
         let spare = fit.map(|at| self.spares.swap_remove(at));
         Plan {
             seq: self.next_seq,
@@ -90,7 +93,7 @@ impl Shelf {
             && next.first_lsn <= limit
             && next.first_lsn < durable
         {
-            self.oldest = next.first_lsn;
+            self.oldest = self.oldest.max(next.first_lsn);
             trimmed += 1;
             if let Some(segment) = self.live.pop_front() {
                 self.spares.push(Spare {
@@ -110,7 +113,10 @@ impl Shelf {
     /// The live segment that holds `position`, and the one after it.
     pub(crate) fn find(&self, position: Lsn) -> Option<Arc<Segment>> {
         let after = self.live.partition_point(|s| s.first_lsn <= position);
-        after.checked_sub(1).and_then(|at| self.live.get(at)).cloned()
+        after
+            .checked_sub(1)
+            .and_then(|at| self.live.get(at))
+            .cloned()
     }
 
     /// The live segment after number `seq`.

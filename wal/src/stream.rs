@@ -35,18 +35,19 @@ impl EntryStream {
         self.next
     }
 
-    /// True if an entry has begun and its end has not been fed.
-    pub(crate) fn has_rest(&self) -> bool {
-        self.used < self.carry.len()
-    }
-
     /// Takes the slice that begins at `base`. What lies before the first entry wanted is skipped.
     pub(crate) fn feed(&mut self, base: Lsn, slice: &[u8]) {
         self.carry.drain(..self.used);
         self.used = 0;
         let have = self.next.advance(self.carry.len() as u64);
         let skip = have.0.saturating_sub(base.0) as usize;
-        self.carry.extend_from_slice(slice.get(skip..).unwrap_or(&[]));
+        self.carry
+            .extend_from_slice(slice.get(skip..).unwrap_or(&[]));
+    }
+
+    /// True if `take` has an entry.
+    pub(crate) fn is_ready(&mut self) -> Result<bool, WalError> {
+        Ok(self.walk.advance(&self.carry[self.used..])?.is_some())
     }
 
     /// The next complete entry.
