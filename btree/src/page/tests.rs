@@ -1,0 +1,1 @@
+//! Tests of one page against a map, and of what verification sees.
