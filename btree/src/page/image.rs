@@ -196,6 +196,12 @@ impl PageCopy {
         }
     }
 
+    /// Bytes of slots, entries and fences: what the page would fill without garbage.
+    pub(crate) fn live_bytes(&self) -> usize {
+        let heap = (self.bytes.len() - TRAILER_LEN).saturating_sub(self.header.heap_top as usize);
+        (heap + self.n() * SLOT_LEN).saturating_sub(self.header.garbage as usize)
+    }
+
     /// All entries in order.
     pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
         (0..self.n()).map(|i| self.entry(i))
