@@ -9,8 +9,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub const MAX_KEY_BYTES: usize = 32 << 10;
 /// Bytes of the longest encoded value, until large values are stored outside of the tree.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
-/// Bytes of the longest name of a table.
-pub const MAX_TABLE_NAME_BYTES: usize = 255;
 /// Dimensions of the longest vector.
 pub const MAX_DIMENSIONS: u32 = 16_000;
 /// The highest id of a record's field; id 0 belongs to the hidden columns.
@@ -28,10 +26,31 @@ pub const MAX_TYPE_DEPTH: usize = 16;
 /// Bytes of the longest encoded schema.
 pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
+/// Keys of the largest commit, unless the builder says otherwise.
+pub const COMMIT_KEYS: usize = 100_000;
+/// Bytes of keys and values of the largest commit, unless the builder says otherwise.
+pub const COMMIT_BYTES: usize = 64 << 20;
+/// Bytes of the longest idempotency key.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 64;
+/// Bytes of the longest table name.
+pub const MAX_TABLE_NAME_BYTES: usize = 255;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_MS: u64 = 24 * 60 * 60 * 1000;
+/// Row ids of a table that are logged as given out at a time.
+pub const ROW_ID_BLOCK: u64 = 4096;
+/// Shards of the recent-writes index.
+pub(crate) const RECENT_SHARDS: usize = 16;
+/// Stripes of the registry of read positions.
+pub(crate) const PIN_STRIPES: usize = 8;
+/// Ghosts that wait for a second look at most; others are met again by scans.
+pub(crate) const LEFTOVER_GHOSTS: usize = 4096;
+
 // The widest vector fits into a value beside its header, its tag and the record's version byte.
 const _: () = assert!(MAX_DIMENSIONS as usize * 4 + 64 <= MAX_VALUE_BYTES);
 // A tag, (id << 3 | wire), takes at most three bytes.
 const _: () = assert!((MAX_FIELD_ID as u32) << 3 < 1 << 21);
+// Recovery re-reads what a commit could write.
+const _: () = assert!(COMMIT_BYTES * 2 <= terrane_wal::limits::ENTRY_BYTES_MAX);
 // A key never outgrows the value of a unique index row, which holds a primary key.
 const _: () = assert!(MAX_KEY_BYTES <= MAX_VALUE_BYTES);
 

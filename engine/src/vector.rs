@@ -124,7 +124,7 @@ impl<const D: usize> VectorColumn for Vector<D> {
     const DIM: u32 = Self::CHECKED;
 }
 
-/// A vector whose dimension the schema says: `#[terrane(id = 4, vector(metric = "dot", dim = 64))]`.
+/// A vector whose dimension the schema says: `#[terrane(id = 4, vector(metric = "l2", dim = 64))]`.
 ///
 /// ```
 /// use terrane::DynVector;

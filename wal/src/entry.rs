@@ -179,15 +179,20 @@ impl Entry {
         self.n_rec
     }
 
-    /// The transaction's id if this entry begins at `begin`.
-    pub(crate) fn txn_at(&self, begin: u64) -> TxnId {
-        self.run.unwrap_or(TxnId(begin))
+    /// The transaction whose run this entry continues or ends; None: its own.
+    pub(crate) fn run(&self) -> Option<TxnId> {
+        self.run
+    }
+
+    /// The timestamp that `stamp` writes when it is given `ts`.
+    pub(crate) fn terminal_ts(&self, ts: Ts) -> Ts {
+        if self.chunk { Ts::ZERO } else { ts }
     }
 
     /// Writes timestamp (zero in a chunk) and transaction into every record header, and the crc.
     pub fn stamp(&mut self, ts: Ts, txn: TxnId) {
         assert!(self.len() <= ENTRY_BYTES_MAX, "{} bytes", self.len());
-        let ts = if self.chunk { Ts::ZERO } else { ts };
+        let ts = self.terminal_ts(ts);
         let mut at = 0;
         while at < self.bytes.len() {
             let record = &mut self.bytes[at..];

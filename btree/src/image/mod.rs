@@ -1,5 +1,8 @@
 //! Images: what a checkpoint publishes and what open starts from.
 
+pub mod gate;
+pub(crate) mod meta;
+
 use terrane_wal::lsn::{Lsn, Term, Ts};
 
 use crate::error::StoreError;

@@ -30,18 +30,6 @@ use syn::{DeriveInput, parse_macro_input};
 /// | `default` | rows written before the field was added read as `Default::default()` |
 /// | `vector(metric = "l2")` | searchable by distance: `l2`, `cosine` or `dot` |
 /// | `vector(metric = "l2", dim = N)` | the same for a `DynVector` |
-///
-/// ```ignore
-/// #[derive(Record)]
-/// struct User {
-///     #[terrane(id = 1, unique)]
-///     email: String,
-///     #[terrane(id = 2, index)]
-///     joined_day: u32,
-///     #[terrane(id = 3, default)]
-///     bio: String,
-/// }
-/// ```
 #[proc_macro_derive(Record, attributes(terrane))]
 pub fn derive_record(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

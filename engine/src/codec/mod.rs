@@ -52,3 +52,6 @@ use crate::error::{Error, ErrorKind};
 pub(crate) fn malformed(what: &'static str) -> Error {
     Error::new(ErrorKind::Codec, what)
 }
+
+#[cfg(test)]
+mod tests;

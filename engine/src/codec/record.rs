@@ -23,13 +23,80 @@ use super::value::{Column, Value, Wire};
 use super::vector::{Metric, VectorColumn, VectorDef};
 use super::{DataType, malformed, varint};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::MAX_FIELD_ID;
 
 /// The first byte of every record.
 pub const RECORD_VERSION: u8 = 1;
 
 /// A struct that is stored field by field: `#[derive(Record)]`.
 ///
-/// The derive also writes a `Field` constant per field, in upper case.
+/// The derive also writes a [`Field`](crate::Field) constant per field, in upper case.
+///
+/// ```
+/// use terrane::{Record, Value, Vector};
+///
+/// #[derive(Debug, PartialEq, Record)]
+/// struct Passage {
+///     #[terrane(id = 1, filter)]
+///     lang: String,
+///     #[terrane(id = 2, default)] // added later: old rows read as the default
+///     year: u16,
+///     #[terrane(id = 3)]
+///     note: Option<String>, // needs no default: `None` is left out
+///     #[terrane(id = 4, vector(metric = "cosine"))]
+///     embedding: Vector<2>,
+/// }
+///
+/// let row = Passage {
+///     lang: "en".into(),
+///     year: 1998,
+///     note: None,
+///     embedding: Vector::from([0.6, 0.8]),
+/// };
+/// let mut bytes = Vec::new();
+/// row.encode_value(&mut bytes);
+/// assert_eq!(Passage::decode_value(&bytes)?, row);
+/// # Ok::<(), terrane::Error>(())
+/// ```
+///
+/// A field without an id does not compile, nor a field of a type that is no column (a record does
+/// not nest), an index on a type without order, a vector without elements, or a `DynVector` that
+/// is searched without a dimension:
+///
+/// ```compile_fail
+/// # use terrane::Record;
+/// #[derive(Record)]
+/// struct User { email: String }
+/// ```
+/// ```compile_fail
+/// # use terrane::Record;
+/// #[derive(Record)]
+/// struct User { #[terrane(id = 1)] email: std::time::Duration }
+/// ```
+/// ```compile_fail
+/// # use terrane::Record;
+/// #[derive(Record)]
+/// struct Inner { #[terrane(id = 1)] email: String }
+/// #[derive(Record)]
+/// struct Outer { #[terrane(id = 1)] inner: Inner }
+/// ```
+/// ```compile_fail
+/// # use terrane::Record;
+/// #[derive(Record)]
+/// struct User { #[terrane(id = 1, index)] tags: Vec<String> }
+/// ```
+/// ```compile_fail
+/// # use terrane::{Record, Value, Vector};
+/// #[derive(Record)]
+/// struct User { #[terrane(id = 1, vector(metric = "l2"))] face: Vector<0> }
+/// let _ = User::fields();
+/// ```
+/// ```compile_fail
+/// # use terrane::{DynVector, Record, Value};
+/// #[derive(Record)]
+/// struct User { #[terrane(id = 1, vector(metric = "l2"))] face: DynVector }
+/// let _ = User::fields();
+/// ```
 #[diagnostic::on_unimplemented(message = "`{Self}` is no record", note = "derive `Record` for it")]
 pub trait Record: Value {
     /// The fields in rising id.
@@ -77,6 +144,7 @@ impl FieldDef {
     /// A field without any flag.
     #[must_use]
     pub const fn of<T: Column>(id: u16, name: &'static str) -> FieldDef {
+        assert!(id > 0 && id <= MAX_FIELD_ID, "an id is 1 to MAX_FIELD_ID");
         FieldDef {
             id,
             name,
@@ -134,6 +202,14 @@ impl FieldDef {
     /// Searchable by distance; `dim` is 0 where the type says the dimension.
     #[must_use]
     pub const fn vector<T: Column + VectorColumn>(mut self, metric: Metric, dim: u32) -> FieldDef {
+        assert!(
+            T::DIM != 0 || dim != 0,
+            "a DynVector needs a dimension: vector(.., dim = N)"
+        );
+        assert!(
+            T::DIM == 0 || dim == 0 || dim == T::DIM,
+            "`dim` is not the type's dimension"
+        );
         self.vector = Some(VectorDef {
             metric,
             dim: if T::DIM == 0 { dim } else { T::DIM },

@@ -196,15 +196,23 @@ pub trait Column: Value {
 
 /// Appends the payload form.
 pub(crate) fn write_payload<V: Value>(value: &V, out: &mut Vec<u8>) {
-    let start = out.len();
-    value.encode_value(out);
-    if V::WIRE.has_length() {
-        let len = (out.len() - start) as u64;
-        // Most values are short: one byte of length in front, the rest moves up.
-        let mut prefix = Vec::with_capacity(varint::len(len));
-        varint::write(len, &mut prefix);
-        out.splice(start..start, prefix);
+    if !V::WIRE.has_length() {
+        value.encode_value(out);
+        return;
     }
+    // The length is known afterwards. Most values are short and it fits into the byte kept for it;
+    // a longer one moves the value up.
+    let start = out.len();
+    out.push(0);
+    value.encode_value(out);
+    let len = out.len() - start - 1;
+    if len < 0x80 {
+        out[start] = len as u8;
+        return;
+    }
+    let mut prefix = Vec::with_capacity(varint::MAX_VARINT_BYTES);
+    varint::write(len as u64, &mut prefix);
+    out.splice(start..=start, prefix);
 }
 
 /// Takes one payload off the front of `input` and decodes it.

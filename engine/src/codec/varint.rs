@@ -20,11 +20,6 @@ pub(crate) fn write(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// Bytes that [`write()`] appends for `number`.
-pub(crate) fn len(number: u64) -> usize {
-    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
-}
-
 /// Takes one varint off the front of `input`.
 ///
 /// # Errors
@@ -75,7 +70,8 @@ mod tests {
             for number in [1_u64 << shift, (1_u64 << shift) - 1, u64::MAX >> shift] {
                 out.clear();
                 write(number, &mut out);
-                assert_eq!(out.len(), len(number), "{number}");
+                let bits = 64 - (number | 1).leading_zeros() as usize;
+                assert_eq!(out.len(), bits.div_ceil(7), "{number}");
                 let mut input = out.as_slice();
                 assert_eq!(read(&mut input).unwrap(), number);
                 assert!(input.is_empty());

@@ -107,7 +107,7 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
 
     fn tree(&self, read: &impl Read) -> Result<TreeId> {
         self.shape.check_read(read)?;
-        let id = u32::from(self.field.id());
+        let id = self.field.id();
         let index = self
             .shape
             .info

@@ -106,7 +106,7 @@ pub(crate) fn check_unique(
 
 /// The declared field of a stored index.
 fn field_of<'a>(shape: &'a Shape, index: &IndexInfo) -> Result<&'a FieldDef> {
-    let id = |def: &&FieldDef| u32::from(def.id) == index.field;
+    let id = |def: &&FieldDef| def.id == index.field;
     shape.fields.iter().find(id).ok_or_else(|| {
         Error::new(ErrorKind::Schema, "a stored index has no declared field")
             .with("table", &shape.info.name)

@@ -415,3 +415,6 @@ impl Test {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,7 +94,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         let mut scan = ExactScan::new(&query, self.k).map_err(|error| refusal(&error))?;
         let mut scratch = Vec::new();
         let (lower, upper) = bounds(&Span::all());
-        read.visit_raw(tree, lower, upper, &mut |key, record| {
+        read.scan_raw(tree, lower, upper, false)?.visit(&mut |key, record| {
             if let Some(filter) = &self.filter
                 && !filter.matches(record, &mut scratch)?
             {

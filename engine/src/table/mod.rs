@@ -23,7 +23,7 @@ mod write;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::catalog::TableInfo;
 use crate::codec::{AsKey, DataType, FieldDef, Key, KeyPrefix, KeyRange, Record, Ref, Span, Value};
@@ -32,6 +32,7 @@ use crate::field::Field;
 use crate::index::Index;
 use crate::limits::check_key;
 use crate::query::nearest::Nearest;
+use crate::runtime::Core;
 use crate::table::scan::{RawEnds, Scan, bounds};
 use crate::txn::raw::RawRead;
 use crate::txn::{Read, Transaction};
@@ -42,6 +43,8 @@ use crate::txn::{Read, Transaction};
 pub(crate) struct Shape {
     /// Trees, schema version and row numbering.
     pub(crate) info: Arc<TableInfo>,
+    /// The open database that the table belongs to.
+    pub(crate) of: Weak<Core>,
     /// The declared fields; none for plain values.
     pub(crate) fields: &'static [FieldDef],
     /// Type of the keys.
@@ -49,6 +52,19 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
+    /// Whether `read` is of the database that the table belongs to: tree numbers mean other rows
+    /// in another one.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not, or the database was opened anew since.
+    pub(crate) fn check_read(&self, read: &(impl RawRead + ?Sized)) -> Result<()> {
+        if std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(read.database().core())) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Invalid, "a table is used with another database")
+            .with("table", &self.info.name))
+    }
+
     /// A lone key as text, for an error.
     pub(crate) fn show_key(&self, key: &[u8]) -> String {
         (self.key_type)()
@@ -81,13 +97,9 @@ pub struct Table<K, V> {
 }
 
 impl<K: Key, V: Value> Table<K, V> {
-    pub(crate) fn new(info: Arc<TableInfo>) -> Table<K, V> {
+    pub(crate) fn new(shape: Shape) -> Table<K, V> {
         Table {
-            shape: Shape {
-                info,
-                fields: V::fields(),
-                key_type: K::key_type,
-            },
+            shape,
             types: PhantomData,
         }
     }
@@ -198,7 +210,7 @@ impl<K: Key, V: Value> Table<K, V> {
         let mut rows = 0;
         self.shape.check_read(read)?;
         let (lower, upper) = bounds(&Span::all());
-        read.visit_raw(self.shape.info.tree, lower, upper, &mut |_, _| {
+        read.scan_raw(self.shape.info.tree, lower, upper, false)?.visit(&mut |_, _| {
             rows += 1;
             Ok(())
         })?;

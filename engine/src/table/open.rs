@@ -4,62 +4,49 @@
 //! that it knows is compared, and its schema replaced when the definition only adds what old rows
 //! read as defaults (`catalog/schema.rs`, G3).
 
-use crate::catalog::schema::{self, Evolution, Schema};
-use crate::catalog::{IndexSpec, RowIds, SchemaMatch, TableInfo, TableSpec};
+use std::sync::Arc;
+
+use terrane_btree::Class;
+
+use crate::catalog::schema::Schema;
+use crate::catalog::{RowIds, TableSpec};
 use crate::codec::vector::VECTOR_HEADER_BYTES;
 use crate::codec::{DataType, FieldDef, Key, Value};
 use crate::database::Database;
-use crate::error::{Error, Result};
-use crate::table::Table;
+use crate::error::Result;
 use crate::table::def::TableDef;
+use crate::table::{Shape, Table};
 
-/// The page classes that are built: 8, 16 and 32 KiB.
-const CLASSES: [u8; 3] = [1, 2, 3];
-/// Room that a record is given beside its vectors when the page class is chosen.
+/// Room that a record is given beside its vectors when the page size is chosen.
 const ROOM_BESIDE_VECTORS_BYTES: usize = 256;
 
 impl Database {
     /// Opens a table, creating it and its indexes if it does not exist. Keep the handle: opening
-    /// reads the catalog.
+    /// asks the catalog.
     ///
     /// A definition may add fields that have a default or are options, and rename fields; the
     /// stored schema then becomes its own, and handles of the older one give `Schema` when they
-    /// write.
+    /// write. It cannot add an index to a table that exists.
     ///
     /// # Errors
-    /// `Invalid` for a name that is empty, longer than 255 bytes or begins with `terrane.`;
-    /// `Schema` when the stored types, fields or indexes are others, naming both sides, or when
-    /// the declared ones contradict themselves; `Version` when a newer version of this crate
-    /// stored the schema; those of a commit.
+    /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
+    /// `terrane.`; `Schema` when the stored types, fields or indexes are others, naming both
+    /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
+    /// there and cannot be made; those of a commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
-        def.check_name()?;
-        let in_table = |error: Error| error.with("table", def.name());
-        let declared = Schema::of::<K, V>().map_err(in_table)?;
-        let spec = spec(&declared, V::fields());
-        let check = |stored: &TableInfo| -> Result<SchemaMatch> {
-            let found = Schema::decode(&stored.schema).map_err(in_table)?;
-            match schema::check(&found, &declared).map_err(in_table)? {
-                Evolution::Same => Ok(SchemaMatch::Same),
-                Evolution::Replace { .. } => Ok(SchemaMatch::Newer),
-            }
+        let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
+        let fields = V::fields();
+        let spec = TableSpec {
+            class: page_class(fields),
+            row_ids: row_ids(&schema.key, fields),
+            schema: &schema,
         };
-        Ok(Table::new(self.open_table(def.name(), &spec, &check)?))
-    }
-}
-
-/// What the catalog is asked to store.
-fn spec(declared: &Schema, fields: &[FieldDef]) -> TableSpec {
-    let indexed = fields.iter().filter(|def| def.unique || def.index);
-    TableSpec {
-        class: page_class(fields),
-        row_ids: row_ids(&declared.key, fields),
-        indexes: indexed
-            .map(|def| IndexSpec {
-                field: u32::from(def.id),
-                unique: def.unique,
-            })
-            .collect(),
-        schema: declared.encode(),
+        Ok(Table::new(Shape {
+            info: self.open_table(def.name(), &spec)?,
+            of: Arc::downgrade(self.core()),
+            fields,
+            key_type: K::key_type,
+        }))
     }
 }
 
@@ -85,20 +72,17 @@ fn row_ids(key: &DataType, fields: &[FieldDef]) -> RowIds {
 }
 
 /// The smallest page in which a row lies inline with its vectors: a quarter of the page holds it.
-fn page_class(fields: &[FieldDef]) -> u8 {
+fn page_class(fields: &[FieldDef]) -> Class {
     let vectors = fields.iter().filter_map(|def| def.vector);
     let vector_bytes: usize = vectors
         .map(|vector| VECTOR_HEADER_BYTES + vector.dim as usize * size_of::<f32>())
         .sum();
-    let [smallest, .., largest] = CLASSES;
     if vector_bytes == 0 {
-        return smallest;
+        return Class::K8;
     }
     let row_bytes = vector_bytes + ROOM_BESIDE_VECTORS_BYTES;
-    CLASSES
-        .into_iter()
-        .find(|class| row_bytes <= (4096 << class) / 4)
-        .unwrap_or(largest)
+    let holds = |class: &Class| row_bytes <= class.bytes() / 4;
+    Class::ALL.into_iter().find(holds).unwrap_or(Class::K32)
 }
 
 #[cfg(test)]
@@ -116,14 +100,15 @@ mod tests {
 
     #[test]
     fn a_vector_takes_the_smallest_page_that_holds_its_row() {
-        assert_eq!(page_class(&[]), 1);
+        assert_eq!(page_class(&[]), Class::K8);
+        let (small, middle, large) = (Class::K8, Class::K16, Class::K32);
         for (dim, class) in [
-            (1, 1),
-            (384, 1),
-            (768, 2),
-            (1024, 3),
-            (1536, 3),
-            (16_000, 3),
+            (1, small),
+            (384, small),
+            (768, middle),
+            (1024, large),
+            (1536, large),
+            (16_000, large),
         ] {
             assert_eq!(page_class(&with_vector(dim)), class, "{dim}");
         }

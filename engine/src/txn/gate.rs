@@ -33,7 +33,10 @@ pub(crate) struct Alone<'a>(&'a Gate);
 impl Gate {
     /// An open gate.
     pub(crate) fn new(park: Arc<dyn Park>) -> Gate {
-        Gate { park, state: Mutex::new(State::default()) }
+        Gate {
+            park,
+            state: Mutex::new(State::default()),
+        }
     }
 
     /// Enters beside other commits.
@@ -78,7 +81,11 @@ impl Gate {
     fn leave(&self, change: impl FnOnce(&mut State) -> bool) {
         let waiters = {
             let mut state = self.state.lock();
-            if change(&mut state) { std::mem::take(&mut state.waiters) } else { Vec::new() }
+            if change(&mut state) {
+                std::mem::take(&mut state.waiters)
+            } else {
+                Vec::new()
+            }
         };
         for waiter in waiters {
             waiter.unpark();

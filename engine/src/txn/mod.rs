@@ -4,13 +4,25 @@
 //! [`commit`] places intents in [`recent`], validates, sequences in the log, applies to the trees
 //! and waits. A reader asks the leaf first and [`recent`] after it, never the other way round.
 
+pub(crate) mod commit;
+pub(crate) mod gate;
+pub(crate) mod intents;
+pub(crate) mod owner;
+pub(crate) mod positions;
+pub(crate) mod prefix;
 pub(crate) mod raw;
+pub(crate) mod recent;
+pub(crate) mod retry;
+pub(crate) mod ring;
 pub(crate) mod scan;
 pub(crate) mod snapshot;
+pub(crate) mod sweep;
 pub(crate) mod transaction;
+pub(crate) mod validate;
+pub(crate) mod write_set;
 
 pub use snapshot::Snapshot;
-pub use transaction::Transaction;
+pub use transaction::{Savepoint, Transaction};
 
 /// What can be read from: a [`Snapshot`] or a [`Transaction`]. Sealed.
 pub trait Read: raw::RawRead {}

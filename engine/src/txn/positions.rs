@@ -40,7 +40,9 @@ impl ReadPositions {
     /// Nobody reads.
     pub(crate) fn new() -> Arc<ReadPositions> {
         Arc::new(ReadPositions {
-            stripes: (0..PIN_STRIPES).map(|_| Mutex::new(BTreeMap::new())).collect(),
+            stripes: (0..PIN_STRIPES)
+                .map(|_| Mutex::new(BTreeMap::new()))
+                .collect(),
             next: AtomicUsize::new(0),
         })
     }
@@ -50,17 +52,27 @@ impl ReadPositions {
         let stripe = self.next.fetch_add(1, Ordering::Relaxed) % self.stripes.len();
         let mut held = self.stripes[stripe].lock();
         let ts = current();
-        let entry = held.entry(ts).or_insert(Held { count: 0, taken_at: now });
+        let entry = held.entry(ts).or_insert(Held {
+            count: 0,
+            taken_at: now,
+        });
         entry.count += 1;
         entry.taken_at = now;
         drop(held);
-        ReadPin { positions: self.clone(), stripe, ts }
+        ReadPin {
+            positions: self.clone(),
+            stripe,
+            ts,
+        }
     }
 
     /// X6: min(active read positions, `visible`). `visible` must have been read before the call.
     pub(crate) fn horizon(&self, visible: Ts) -> Ts {
         let lowest = |stripe: &Mutex<BTreeMap<Ts, Held>>| stripe.lock().keys().next().copied();
-        self.stripes.iter().filter_map(lowest).fold(visible, Ts::min)
+        self.stripes
+            .iter()
+            .filter_map(lowest)
+            .fold(visible, Ts::min)
     }
 
     /// The horizon as it would be without positions below `floor`.
@@ -68,13 +80,20 @@ impl ReadPositions {
         let lowest = |stripe: &Mutex<BTreeMap<Ts, Held>>| {
             stripe.lock().range(floor..).next().map(|(ts, _)| *ts)
         };
-        self.stripes.iter().filter_map(lowest).fold(visible, Ts::min)
+        self.stripes
+            .iter()
+            .filter_map(lowest)
+            .fold(visible, Ts::min)
     }
 
     /// The oldest position at or above `floor` and when it was last taken.
     pub(crate) fn oldest(&self, floor: Ts) -> Option<(Ts, Duration)> {
         let lowest = |stripe: &Mutex<BTreeMap<Ts, Held>>| {
-            stripe.lock().range(floor..).next().map(|(ts, held)| (*ts, held.taken_at))
+            stripe
+                .lock()
+                .range(floor..)
+                .next()
+                .map(|(ts, held)| (*ts, held.taken_at))
         };
         self.stripes.iter().filter_map(lowest).min()
     }

@@ -63,7 +63,10 @@ impl Prefix {
     /// Where redo has to begin: the start of the oldest commit that is not applied.
     pub(crate) fn redo_lsn(&self) -> Lsn {
         let queue = self.queue.lock();
-        queue.flights.front().map_or(queue.sequenced, |flight| flight.begin)
+        queue
+            .flights
+            .front()
+            .map_or(queue.sequenced, |flight| flight.begin)
     }
 
     /// Commits that are sequenced and not in the prefix.
@@ -74,11 +77,27 @@ impl Prefix {
     /// Enters a commit. Called inside the sequencer's section, hence in order.
     pub(crate) fn enter(&self, begin: Lsn, end: Lsn, ts: Ts) {
         let mut queue = self.queue.lock();
-        assert!(begin >= queue.sequenced && end > begin, "P1: {begin} below {}", queue.sequenced);
-        assert!(ts > queue.flights.back().map_or(queue.applied.1, |flight| flight.ts), "P1: {ts}");
+        assert!(
+            begin >= queue.sequenced && end > begin,
+            "P1: {begin} below {}",
+            queue.sequenced
+        );
+        assert!(
+            ts > queue
+                .flights
+                .back()
+                .map_or(queue.applied.1, |flight| flight.ts),
+            "P1: {ts}"
+        );
         queue.sequenced = end;
         let waiters = Vec::new();
-        queue.flights.push_back(Flight { begin, end, ts, applied: false, waiters });
+        queue.flights.push_back(Flight {
+            begin,
+            end,
+            ts,
+            applied: false,
+            waiters,
+        });
     }
 
     /// Marks a commit as applied (or void) and wakes whom the prefix frees.
@@ -91,7 +110,9 @@ impl Prefix {
                 Err(_) => panic!("P1: {ts} is not in flight"),
             }
             while queue.flights.front().is_some_and(|flight| flight.applied) {
-                let Some(flight) = queue.flights.pop_front() else { break };
+                let Some(flight) = queue.flights.pop_front() else {
+                    break;
+                };
                 queue.applied = (flight.end, flight.ts);
                 freed.extend(flight.waiters);
             }
@@ -123,7 +144,11 @@ impl Prefix {
     pub(crate) fn wake_all(&self) {
         let waiters: Vec<_> = {
             let mut queue = self.queue.lock();
-            queue.flights.iter_mut().flat_map(|flight| std::mem::take(&mut flight.waiters)).collect()
+            queue
+                .flights
+                .iter_mut()
+                .flat_map(|flight| std::mem::take(&mut flight.waiters))
+                .collect()
         };
         for waiter in waiters {
             waiter.unpark();

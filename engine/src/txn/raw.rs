@@ -6,11 +6,15 @@ use std::ops::Bound;
 
 use terrane_wal::lsn::TreeId;
 
+use crate::database::Database;
 use crate::error::Result;
 use crate::txn::scan::RawScan;
 
 /// Reads rows of one consistent state. A transaction's own writes are merged in.
 pub trait RawRead {
+    /// The database that is read.
+    fn database(&self) -> &Database;
+
     /// The value at `key`, or None.
     ///
     /// # Errors
@@ -29,23 +33,4 @@ pub trait RawRead {
         upper: Bound<Vec<u8>>,
         reverse: bool,
     ) -> Result<RawScan>;
-
-    /// Calls `visit` with each row between the bounds in key order, until the end or its first
-    /// error. Implementations lend rows a leaf at a time, so that none is allocated for.
-    ///
-    /// # Errors
-    /// As [`RawRead::scan_raw`], and what `visit` returns.
-    fn visit_raw(
-        &self,
-        tree: TreeId,
-        lower: Bound<Vec<u8>>,
-        upper: Bound<Vec<u8>>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        for row in self.scan_raw(tree, lower, upper, false)? {
-            let (key, value) = row?;
-            visit(&key, &value)?;
-        }
-        Ok(())
-    }
 }

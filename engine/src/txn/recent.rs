@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use terrane_wal::lsn::{Ts, TreeId};
+use terrane_wal::lsn::{TreeId, Ts};
 use terrane_wal::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering};
 
 use crate::limits::RECENT_SHARDS;
@@ -76,8 +76,8 @@ pub(crate) enum Seen {
 /// The answer to a wish to write a key.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// The intent stands.
-    Granted,
+    /// The intent stands; the value that it guards began then.
+    Granted(Ts),
     /// Somebody else holds the key.
     Held(Arc<Owner>),
     /// The value began after the claimant's snapshot.
@@ -128,7 +128,10 @@ impl Recent {
 
     /// Keys held.
     pub(crate) fn entries(&self) -> usize {
-        self.shards.iter().map(|shard| shard.entries.load(Ordering::Relaxed)).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.entries.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The lowest read position that is still served.
@@ -178,7 +181,7 @@ impl Recent {
                 return Claim::Newer(entry.begin);
             }
             entry.owner = Some(owner.clone());
-            return Claim::Granted;
+            return Claim::Granted(entry.begin);
         }
         let entry = Entry {
             owner: Some(owner.clone()),
@@ -188,16 +191,25 @@ impl Recent {
         };
         rows.insert(key.clone(), entry);
         shard.entries.fetch_add(1, Ordering::Release);
-        self.bytes.fetch_add(ENTRY_COST + key.len(), Ordering::Relaxed);
-        Claim::Granted
+        self.bytes
+            .fetch_add(ENTRY_COST + key.len(), Ordering::Relaxed);
+        Claim::Granted(Ts::ZERO)
     }
 
     /// Gives a claim back, written or not. Who waits for the owner is woken by the owner.
     pub(crate) fn release(&self, tree: TreeId, key: &[u8], owner: &Arc<Owner>) {
         let (shard, mut trees) = self.rows(tree, key);
-        let Some(rows) = trees.get_mut(&tree) else { return };
-        let Some(entry) = rows.get_mut(key) else { return };
-        if !entry.owner.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, owner)) {
+        let Some(rows) = trees.get_mut(&tree) else {
+            return;
+        };
+        let Some(entry) = rows.get_mut(key) else {
+            return;
+        };
+        if !entry
+            .owner
+            .as_ref()
+            .is_some_and(|holder| Arc::ptr_eq(holder, owner))
+        {
             return;
         }
         entry.owner = None;
@@ -216,16 +228,26 @@ impl Recent {
     }
 
     fn remove(&self, shard: &Shard, rows: &mut Rows, key: &[u8]) {
-        let Some(entry) = rows.remove(key) else { return };
+        let Some(entry) = rows.remove(key) else {
+            return;
+        };
         let versions: usize = entry.older.iter().map(cost).sum();
         shard.entries.fetch_sub(1, Ordering::Release);
-        self.bytes.fetch_sub(ENTRY_COST + key.len() + versions, Ordering::Relaxed);
+        self.bytes
+            .fetch_sub(ENTRY_COST + key.len() + versions, Ordering::Relaxed);
     }
 
     /// Step 7a of a commit: the value `before` ends at `ts`, where the next one begins. Called under
     /// the leaf's latch before the leaf changes; a second call with the same `ts` does nothing, so
     /// the latched section may run again.
-    pub(crate) fn push(&self, tree: TreeId, key: &[u8], ts: Ts, before: Option<&[u8]>, ghost: bool) {
+    pub(crate) fn push(
+        &self,
+        tree: TreeId,
+        key: &[u8],
+        ts: Ts,
+        before: Option<&[u8]>,
+        ghost: bool,
+    ) {
         let (_, mut rows) = self.rows(tree, key);
         let entry = rows.get_mut(&tree).and_then(|rows| rows.get_mut(key));
         let Some(entry) = entry else {
@@ -234,8 +256,15 @@ impl Recent {
         if entry.begin == ts {
             return;
         }
-        assert!(entry.begin < ts, "R2: {tree} has {} before {ts}", entry.begin);
-        let version = Version { begin: entry.begin, value: before.map(Arc::from) };
+        assert!(
+            entry.begin < ts,
+            "R2: {tree} has {} before {ts}",
+            entry.begin
+        );
+        let version = Version {
+            begin: entry.begin,
+            value: before.map(Arc::from),
+        };
         self.bytes.fetch_add(cost(&version), Ordering::Relaxed);
         entry.older.push(version);
         entry.begin = ts;
@@ -288,8 +317,11 @@ impl Recent {
                 return false;
             }
             let rows = shard.rows.lock();
-            let Some(rows) = rows.get(&tree) else { return false };
-            rows.range::<[u8], _>((lower, upper)).any(|(_, entry)| read.hits(entry))
+            let Some(rows) = rows.get(&tree) else {
+                return false;
+            };
+            rows.range::<[u8], _>((lower, upper))
+                .any(|(_, entry)| read.hits(entry))
         })
     }
 
@@ -297,8 +329,12 @@ impl Recent {
     pub(crate) fn collect(&self, tree: TreeId, key: &[u8], horizon: Ts) -> Collected {
         self.swept.fetch_max(horizon.0, Ordering::AcqRel);
         let (shard, mut trees) = self.rows(tree, key);
-        let Some(rows) = trees.get_mut(&tree) else { return Collected::Left };
-        let Some(entry) = rows.get_mut(key) else { return Collected::Left };
+        let Some(rows) = trees.get_mut(&tree) else {
+            return Collected::Left;
+        };
+        let Some(entry) = rows.get_mut(key) else {
+            return Collected::Left;
+        };
         // A version ends where the next one begins; it is needed while that lies above the horizon.
         let mut keep_from = entry.older.len();
         let mut end = entry.begin;
@@ -306,7 +342,11 @@ impl Recent {
             keep_from -= 1;
             end = entry.older[keep_from].begin;
         }
-        let freed: usize = entry.older.drain(..keep_from).map(|version| cost(&version)).sum();
+        let freed: usize = entry
+            .older
+            .drain(..keep_from)
+            .map(|version| cost(&version))
+            .sum();
         self.bytes.fetch_sub(freed, Ordering::Relaxed);
         if entry.begin > horizon || entry.owner.is_some() {
             return Collected::Kept;
@@ -316,7 +356,11 @@ impl Recent {
         if rows.is_empty() {
             trees.remove(&tree);
         }
-        if ghost { Collected::LeftGhost } else { Collected::Left }
+        if ghost {
+            Collected::LeftGhost
+        } else {
+            Collected::Left
+        }
     }
 
     /// Notes a ghost that nobody needs any more; bounded, since it is met again.

@@ -32,12 +32,7 @@ impl WriteKeys {
     }
 
     /// True if the commit writes a key between the bounds.
-    pub(crate) fn touches(
-        &self,
-        tree: TreeId,
-        lower: Bound<&[u8]>,
-        upper: Bound<&[u8]>,
-    ) -> bool {
+    pub(crate) fn touches(&self, tree: TreeId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
         let below = |row: &RowKey| match lower {
             Bound::Unbounded => row.0 < tree,
             Bound::Included(lower) => (row.0, &*row.1) < (tree, lower),
@@ -73,8 +68,15 @@ pub(crate) struct Ring {
 impl Ring {
     /// An empty ring after a commit at `ts`.
     pub(crate) fn new(ts: Ts) -> Ring {
-        let queue = Queue { records: VecDeque::new(), newest: ts, taken: ts, keys: 0 };
-        Ring { queue: Mutex::new(queue) }
+        let queue = Queue {
+            records: VecDeque::new(),
+            newest: ts,
+            taken: ts,
+            keys: 0,
+        };
+        Ring {
+            queue: Mutex::new(queue),
+        }
     }
 
     /// The timestamp of the newest commit: every stamp up to it is set (G1).
@@ -89,7 +91,10 @@ impl Ring {
 
     /// Appends a commit, inside the sequencer's section.
     pub(crate) fn push(&self, ts: Ts, keys: &Arc<[RowKey]>) {
-        let record = Arc::new(WriteKeys { ts, keys: keys.clone() });
+        let record = Arc::new(WriteKeys {
+            ts,
+            keys: keys.clone(),
+        });
         let mut queue = self.queue.lock();
         assert!(ts > queue.newest, "G1: {ts} after {}", queue.newest);
         queue.newest = ts;
@@ -133,7 +138,10 @@ mod tests {
             ring.push(Ts(ts), &Arc::from(vec![(tree, Arc::from(key.as_bytes()))]));
         }
         let between = ring.between(Ts(11), Ts(13)).unwrap();
-        assert_eq!(between.iter().map(|record| record.ts).collect::<Vec<_>>(), [Ts(12)]);
+        assert_eq!(
+            between.iter().map(|record| record.ts).collect::<Vec<_>>(),
+            [Ts(12)]
+        );
         let record = &between[0];
         assert!(record.contains(tree, b"c") && !record.contains(TreeId(299), b"c"));
         let (b, c, d) = (b"b".as_slice(), b"c".as_slice(), b"d".as_slice());
@@ -145,7 +153,10 @@ mod tests {
         assert!(!record.touches(TreeId(301), Bound::Unbounded, Bound::Unbounded));
         assert!(ring.take(Ts(10)).is_none());
         assert_eq!(ring.take(Ts(12)).unwrap().ts, Ts(11));
-        assert!(ring.between(Ts(10), Ts(13)).is_none(), "the ring has turned over");
+        assert!(
+            ring.between(Ts(10), Ts(13)).is_none(),
+            "the ring has turned over"
+        );
         assert_eq!(ring.between(Ts(11), Ts(14)).unwrap().len(), 2);
     }
 }

@@ -115,7 +115,11 @@ impl WriteSet {
             return None;
         }
         let mut range = self.trees.get(&tree)?.range::<[u8], _>((lower, upper));
-        if reverse { range.next_back() } else { range.next() }
+        if reverse {
+            range.next_back()
+        } else {
+            range.next()
+        }
     }
 
     /// All writes in ascending order of (tree, key).
@@ -127,9 +131,9 @@ impl WriteSet {
 
     /// The schema version that each tree was written under; a tree has one.
     pub(crate) fn schemas(&self) -> impl Iterator<Item = (TreeId, u32)> {
-        self.trees.iter().filter_map(|(tree, rows)| {
-            rows.values().next().map(|write| (*tree, write.schema))
-        })
+        self.trees
+            .iter()
+            .filter_map(|(tree, rows)| rows.values().next().map(|write| (*tree, write.schema)))
     }
 }
 
@@ -148,7 +152,11 @@ mod tests {
     use super::*;
 
     fn put(value: &str) -> Write {
-        Write { value: Some(value.into()), schema: 1, flags: 0 }
+        Write {
+            value: Some(value.into()),
+            schema: 1,
+            flags: 0,
+        }
     }
 
     #[test]
@@ -159,7 +167,15 @@ mod tests {
         set.put(tree, b"a".to_vec(), put("22"));
         let inner = set.savepoint();
         set.put(tree, b"b".to_vec(), put("3"));
-        set.put(tree, b"a".to_vec(), Write { value: None, schema: 1, flags: 0 });
+        set.put(
+            tree,
+            b"a".to_vec(),
+            Write {
+                value: None,
+                schema: 1,
+                flags: 0,
+            },
+        );
         assert_eq!((set.len(), set.bytes()), (2, 3));
         set.rollback_to(inner);
         assert_eq!(set.get(tree, b"a"), Some(&put("22")));
@@ -176,13 +192,23 @@ mod tests {
             set.put(tree, key.into(), put(key));
         }
         let key = |lower, upper, reverse| {
-            set.next(tree, lower, upper, reverse).map(|(key, _)| key.to_vec())
+            set.next(tree, lower, upper, reverse)
+                .map(|(key, _)| key.to_vec())
         };
         let (a, e) = (b"a".as_slice(), b"e".as_slice());
-        assert_eq!(key(Bound::Excluded(a), Bound::Unbounded, false), Some(b"c".to_vec()));
-        assert_eq!(key(Bound::Unbounded, Bound::Excluded(e), true), Some(b"c".to_vec()));
+        assert_eq!(
+            key(Bound::Excluded(a), Bound::Unbounded, false),
+            Some(b"c".to_vec())
+        );
+        assert_eq!(
+            key(Bound::Unbounded, Bound::Excluded(e), true),
+            Some(b"c".to_vec())
+        );
         assert_eq!(key(Bound::Excluded(a), Bound::Excluded(a), false), None);
         assert_eq!(key(Bound::Included(e), Bound::Excluded(a), false), None);
-        assert_eq!(set.next(TreeId(257), Bound::Unbounded, Bound::Unbounded, false), None);
+        assert_eq!(
+            set.next(TreeId(257), Bound::Unbounded, Bound::Unbounded, false),
+            None
+        );
     }
 }
