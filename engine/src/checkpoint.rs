@@ -28,10 +28,6 @@ pub(crate) struct Checkpointer {
     running: Option<Box<Checkpoint>>,
     /// Somebody has the running one in hand.
     busy: bool,
-    /// Somebody asked for one.
-    wanted: bool,
-    /// Checkpoints that have ended, published or not.
-    ended: u64,
     /// Where the log stood when the last one was published.
     published: Lsn,
     last: Duration,
@@ -94,9 +90,6 @@ impl LogView for View {
 impl Checkpointer {
     /// True if one should begin now.
     fn is_due(&self, core: &Core, now: Duration) -> bool {
-        if self.wanted {
-            return true;
-        }
         let sequenced = core
             .log
             .as_ref()
@@ -138,8 +131,6 @@ pub(crate) fn step(core: &Arc<Core>) -> Progress {
         Err(_) => {
             count(&core.counters.checkpoints_failed);
             state.running = None;
-            state.ended += 1;
-            state.wanted = false;
             // As if it had been a while ago, so that the next attempt comes after a pause.
             state.last = (now + PAUSE).saturating_sub(INTERVAL);
             Progress::Idle
@@ -149,8 +140,6 @@ pub(crate) fn step(core: &Arc<Core>) -> Progress {
 
 /// Notes a published checkpoint.
 fn ended(core: &Core, state: &mut Checkpointer, now: Duration) {
-    state.ended += 1;
-    state.wanted = false;
     state.last = now;
     state.published = core
         .log
@@ -222,11 +211,6 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
         ended(core, &mut state, core.now());
     }
     outcome
-}
-
-/// Makes the next step of the background thread begin a checkpoint.
-pub(crate) fn request(core: &Core) {
-    core.checkpointer.lock().wanted = true;
 }
 
 /// Drops a checkpoint that is under way.

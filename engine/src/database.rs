@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use terrane_btree::Class;
 use terrane_wal::lsn::{TreeId, Ts};
 use terrane_wal::sync::{AtomicBool, Ordering};
 
@@ -229,6 +230,11 @@ impl Database {
         self.handle.end()
     }
 
+    /// The page size class of new tables.
+    pub(crate) fn page_class(&self) -> Class {
+        self.core().options.page_class
+    }
+
     /// Opens the table `name`, creating it and its trees if it does not exist.
     ///
     /// # Errors
@@ -251,6 +257,12 @@ impl Handle {
     fn end(&self) -> Result<()> {
         let core = &self.core;
         if self.ended.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if core.is_foreign() {
+            // A forked child has the memory but none of the threads, and the files belong to its
+            // parent: nothing is written, nothing is waited for, nothing is given back.
+            std::mem::forget(core.clone());
             return Ok(());
         }
         let alone = core.gate.close();

@@ -23,12 +23,11 @@ use crate::limits::{MAX_TABLE_NAME_BYTES, ROW_ID_BLOCK};
 use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::commit::{Entrance, run};
-use crate::txn::raw::RawRead;
 use crate::txn::transaction::{Begin, Transaction};
 
 pub(crate) use outcome::Remembered;
 use schema::Evolution;
-pub(crate) use table::{IndexInfo, RowIds, TableInfo, TableSpec, TreeOp};
+pub(crate) use table::{TableInfo, TableSpec, TreeOp};
 
 /// The catalog's rows.
 pub(crate) const CATALOG: TreeId = TreeId(2);

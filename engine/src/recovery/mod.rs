@@ -124,7 +124,6 @@ impl Source<'_> {
         }
         let parts = Parts {
             env: self.env,
-            dir: self.dir.to_owned(),
             options: self.options,
             store: self.store,
             log,

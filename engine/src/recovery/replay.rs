@@ -246,7 +246,7 @@ fn op_of(record: &Record<'_>) -> Result<Option<Op>> {
         }) => Op::Tree { create: None, tree },
         Body::BlobRef { .. } | Body::Ingest { .. } => {
             let error = Error::new(ErrorKind::Version, "the log has records of a later version");
-            return Err(error.with("kind", format!("{:?}", record.kind())));
+            return Err(error.with("tree", tree.0));
         }
         _ => return Ok(None),
     };

@@ -9,7 +9,6 @@ mod lower;
 pub(crate) mod trees;
 pub(crate) mod worker;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,7 +39,6 @@ use trees::Trees;
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) env: Env,
-    pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     pub(crate) store: Store,
     /// None: opened read-only.
@@ -70,7 +68,6 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) env: Env,
-    pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     pub(crate) store: Store,
     pub(crate) log: Option<Arc<Log>>,
@@ -87,7 +84,6 @@ impl Core {
         Arc::new(Core {
             gate: Gate::new(parts.env.park.clone()),
             env: parts.env,
-            dir: parts.dir,
             options: parts.options,
             store: parts.store,
             log: parts.log,
@@ -160,12 +156,6 @@ impl Core {
             (Some(log), _) => log.positions().durable.0,
         };
         applied.min(level.max(self.base.0))
-    }
-
-    /// X6: nobody reads, or will ever read, below this.
-    pub(crate) fn horizon(&self) -> Ts {
-        let visible = self.visible_ts();
-        self.reads.horizon(visible)
     }
 
     /// Which wait of the log a level of durability means.

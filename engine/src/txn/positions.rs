@@ -66,16 +66,8 @@ impl ReadPositions {
         }
     }
 
-    /// X6: min(active read positions, `visible`). `visible` must have been read before the call.
-    pub(crate) fn horizon(&self, visible: Ts) -> Ts {
-        let lowest = |stripe: &Mutex<BTreeMap<Ts, Held>>| stripe.lock().keys().next().copied();
-        self.stripes
-            .iter()
-            .filter_map(lowest)
-            .fold(visible, Ts::min)
-    }
-
-    /// The horizon as it would be without positions below `floor`.
+    /// X6: min(active read positions, `visible`), where positions below `floor` were given up.
+    /// `visible` must have been read before the call.
     pub(crate) fn horizon_from(&self, floor: Ts, visible: Ts) -> Ts {
         let lowest = |stripe: &Mutex<BTreeMap<Ts, Held>>| {
             stripe.lock().range(floor..).next().map(|(ts, _)| *ts)

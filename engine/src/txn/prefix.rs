@@ -69,11 +69,6 @@ impl Prefix {
             .map_or(queue.sequenced, |flight| flight.begin)
     }
 
-    /// Commits that are sequenced and not in the prefix.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.queue.lock().flights.len()
-    }
-
     /// Enters a commit. Called inside the sequencer's section, hence in order.
     pub(crate) fn enter(&self, begin: Lsn, end: Lsn, ts: Ts) {
         let mut queue = self.queue.lock();
