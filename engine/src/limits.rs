@@ -28,6 +28,7 @@ pub const MAX_SCHEMA_BYTES: usize = 1 << 20;
 
 // The widest vector fits into a value beside its header, its tag and the record's version byte.
 const _: () = assert!(MAX_DIMENSIONS as usize * 4 + 64 <= MAX_VALUE_BYTES);
+const _: () = assert!(MAX_DIMENSIONS as usize <= terrane_vector::MAX_DIM);
 // A tag, (id << 3 | wire), takes at most three bytes.
 const _: () = assert!((MAX_FIELD_ID as u32) << 3 < 1 << 21);
 // A key never outgrows the value of a unique index row, which holds a primary key.

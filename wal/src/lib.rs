@@ -1,1 +1,10 @@
-//! Header to come.
+//! Durable storage for Terrane: disk, clock, log. Imports nothing of ours; knows no page.
+//!
+//! Reading order: [`io`] (what a disk promises), [`env`] (how the world enters), [`clock`]
+//! (time and commit timestamps), [`lsn`] (positions).
+
+pub mod clock;
+pub mod env;
+pub mod io;
+pub mod lsn;
+pub mod sync;
