@@ -177,8 +177,7 @@ impl Check<'_> {
             let expected = format!("fences {:?} (T1)", (&visit.lower, &visit.upper));
             self.wrong(visit.id, &expected, &found);
         }
-        let view_live = live(&copy);
-        self.report.live_bytes += view_live;
+        self.report.live_bytes += copy.live_bytes() as u64;
         if level == 0 {
             self.leaf(visit.id, &copy)
         } else {
@@ -284,12 +283,4 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-/// Bytes of slots, entries and fences.
-fn live(copy: &PageCopy) -> u64 {
-    let header = copy.header();
-    let end = copy.bytes().len() - crate::page::header::TRAILER_LEN;
-    let heap = end - header.heap_top as usize - header.garbage as usize;
-    (heap + copy.n() * crate::page::header::SLOT_LEN) as u64
 }

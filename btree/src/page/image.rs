@@ -165,10 +165,9 @@ impl PageCopy {
 
     /// Entry `i`.
     pub(crate) fn entry(&self, i: usize) -> Entry<'_> {
-        let mut word = [0; SLOT_LEN];
-        word.copy_from_slice(&self.bytes[HEADER_LEN + i * SLOT_LEN..][..SLOT_LEN]);
-        let slot = Slot::unpack(u64::from_le_bytes(word));
-        let flags = self.bytes[slot.off];
+        let word = self.span(HEADER_LEN + i * SLOT_LEN, SLOT_LEN).first_chunk();
+        let slot = Slot::unpack(word.map_or(0, |word| u64::from_le_bytes(*word)));
+        let flags = self.span(slot.off, 1).first().copied().unwrap_or(0);
         let (child, value_len, key_off) = if self.header.kind == BRANCH {
             let id = self.span(slot.off + 1, 8).first_chunk::<8>();
             (
@@ -195,6 +194,12 @@ impl PageCopy {
             value: self.span(value_off, value_len),
             child,
         }
+    }
+
+    /// Bytes of slots, entries and fences: what the page would fill without garbage.
+    pub(crate) fn live_bytes(&self) -> usize {
+        let heap = (self.bytes.len() - TRAILER_LEN).saturating_sub(self.header.heap_top as usize);
+        (heap + self.n() * SLOT_LEN).saturating_sub(self.header.garbage as usize)
     }
 
     /// All entries in order.

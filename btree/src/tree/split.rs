@@ -168,9 +168,13 @@ impl Tree {
             });
         }
         assert!(n >= 2, "a full leaf holds at least two rows");
+        // The full half gets a fence: it must have room for it.
+        let room = capacity(copy.bytes().len()) - copy.live_bytes();
+        let inline_max = inline_key_max(copy.bytes().len());
+        let fits = |separator: &[u8]| separator.len().min(inline_max) + REF_LEN <= room;
         if copy.upper().is_none() {
             let last = self.whole_key(&copy.entry(n - 1))?;
-            if last.as_slice() < key {
+            if last.as_slice() < key && fits(&shortest(&last, key)) {
                 return Ok(Cut {
                     at: n,
                     separator: shortest(&last, key),
@@ -179,7 +183,7 @@ impl Tree {
         }
         if copy.lower().is_none() {
             let first = self.whole_key(&copy.entry(0))?;
-            if key < first.as_slice() {
+            if key < first.as_slice() && fits(&shortest(key, &first)) {
                 return Ok(Cut {
                     at: 0,
                     separator: shortest(key, &first),
