@@ -1,5 +1,10 @@
 //! One contract, three disks: the same checks run on rings, on the pool and on the simulated disk.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where an answer is missing"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

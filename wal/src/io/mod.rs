@@ -10,7 +10,7 @@
 
 pub mod buffer;
 mod pool;
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
 pub mod sim;
 mod syscall;
 mod system;

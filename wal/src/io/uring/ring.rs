@@ -229,7 +229,10 @@ impl Ring {
             return;
         }
         loop {
-            // Completions that are there already need no waiting; asking again is harmless.
+            let nothing_new = self.kernel.submission().is_empty();
+            if nothing_new && !self.kernel.completion().is_empty() {
+                return;
+            }
             let want = usize::from(wait && self.kernel.completion().is_empty());
             match self.kernel.submit_and_wait(want) {
                 Ok(_) if self.kernel.submission().is_empty() => return,
