@@ -4,6 +4,10 @@
 //! [`Waiter::park`]; in simulation the same calls pass the baton between logical threads, so that
 //! an interleaving of the real code replays from a seed.
 
+#[cfg(all(feature = "sim", not(loom)))]
+mod baton;
+#[cfg(all(feature = "sim", not(loom)))]
+mod sim;
 mod system;
 
 use std::fmt;
@@ -13,7 +17,11 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::io::{BackendChoice, Disk, DiskOptions, IoError, Notice, open_disk};
 
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use baton::{Baton, Point, lock_by_turns};
+#[cfg(all(feature = "sim", not(loom)))]
+pub use sim::{SimClock, SimEnv, SimPark, SimSpawn};
+#[cfg(all(feature = "sim", not(loom)))]
 pub(crate) use system::Xoshiro;
 pub use system::{SystemPark, SystemRng, SystemSpawn};
 

@@ -109,11 +109,12 @@ impl<'a> Opt<'a> {
         }
         let epoch = content.max(writer);
         let cut = pool.cut();
-        let dirty = self.entry.state.load(Ordering::Relaxed) & latch::DIRTY != 0;
+        let state = self.entry.state.load(Ordering::Relaxed);
+        let dirty = state & latch::DIRTY != 0;
         let mut frame = old.frame;
         let mut words = self.words;
         if dirty && content <= cut && epoch > cut {
-            frame = pool.frames.take(self.class).ok_or(Stall::NoFrame)?;
+            frame = pool.take_or_want(self.class).ok_or(Stall::NoFrame)?;
             let Some(copy) = pool.frames.words(frame, self.class) else {
                 return Err(Stall::NoFrame);
             };
@@ -122,19 +123,20 @@ impl<'a> Opt<'a> {
             pool.frames.set_owner(old.frame, Owner::Frozen(self.id));
             pool.frames.set_owner(frame, Owner::Page(self.id));
             pool.freeze(
-                self.id,
+                (self.id, content),
                 Frozen {
                     frame: old.frame,
                     class: self.class,
-                    content,
+                    version: latch::version(state),
+                    busy: false,
                 },
             );
         } else if !dirty {
             latch::set(self.entry.state, latch::DIRTY);
-            pool.counters.dirty.fetch_add(1, Ordering::Relaxed);
+            pool.counters.dirtied(self.class);
         }
         let new = FrameWord::new(frame, epoch, self.class);
-        self.entry.frame.store(new.pack(), Ordering::Relaxed);
+        self.entry.frame.store(new.pack(), Ordering::Release);
         super::stamp(words, epoch);
         Ok((new, epoch, words))
     }

@@ -24,17 +24,20 @@
     reason = "the mappings of frames and arrays are made here"
 )]
 
+mod evict;
 pub(crate) mod frame;
 mod hold;
 pub mod latch;
+pub(crate) mod load;
 #[cfg(test)]
 mod tests;
 pub(crate) mod translate;
+pub(crate) mod writeout;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use terrane_wal::lsn::TreeId;
 use terrane_wal::sync::Mutex;
@@ -42,8 +45,8 @@ use terrane_wal::sync::Mutex;
 use crate::error::StoreError;
 use crate::ids::{Class, Epoch, PageId};
 use crate::image::gate::Gate;
-use crate::space::Space;
-use frame::{Frames, Owner};
+use crate::space::{Space, SpaceDisk};
+use frame::{Frames, GRANULE, Owner};
 pub use hold::{Excl, Opt};
 use latch::Blocked;
 use translate::{FrameWord, Location, Translation};
@@ -60,8 +63,13 @@ pub struct Pool {
     frames: Frames,
     translation: Translation,
     ids: Mutex<Ids>,
-    /// Content <= cut whose page went on in a copy, until the checkpoint has written it.
-    frozen: Mutex<BTreeMap<PageId, Frozen>>,
+    /// Content <= cut whose page went on in a copy, by page and epoch of the content, until it was
+    /// written.
+    frozen: Mutex<BTreeMap<(PageId, Epoch), Frozen>>,
+    /// Where the clock's hand is, in blocks of whatever size was wanted.
+    hand: AtomicUsize,
+    /// Number of the largest class for which there was no frame.
+    wanted: AtomicU8,
     pub(crate) space: Space,
     pub(crate) counters: Counters,
 }
@@ -73,14 +81,19 @@ struct Ids {
     next: u64,
     /// Ids of pages that ended, with the epoch of their end.
     ended: Vec<(Epoch, PageId)>,
+    /// Ids that no page of the opened image has, as half-open ranges.
+    gaps: Vec<(u64, u64)>,
 }
 
-/// A frame that belongs to the checkpoint.
+/// A frame whose page went on in a copy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frozen {
     pub(crate) frame: u32,
     pub(crate) class: Class,
-    pub(crate) content: Epoch,
+    /// Version of the page when it was frozen.
+    pub(crate) version: u64,
+    /// Somebody is writing it.
+    pub(crate) busy: bool,
 }
 
 /// What the pool counts.
@@ -88,7 +101,37 @@ pub(crate) struct Frozen {
 pub(crate) struct Counters {
     pub(crate) resident: AtomicU64,
     pub(crate) dirty: AtomicU64,
+    pub(crate) dirty_bytes: AtomicU64,
     pub(crate) copied: AtomicU64,
+    pub(crate) loaded: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) evicted_dirty: AtomicU64,
+    pub(crate) checkpointed: AtomicU64,
+}
+
+impl Counters {
+    fn dirtied(&self, class: Class) {
+        self.dirty.fetch_add(1, Ordering::Relaxed);
+        self.dirty_bytes
+            .fetch_add(class.bytes() as u64, Ordering::Relaxed);
+    }
+
+    fn clean(&self, class: Class) {
+        self.dirty.fetch_sub(1, Ordering::Relaxed);
+        self.dirty_bytes
+            .fetch_sub(class.bytes() as u64, Ordering::Relaxed);
+    }
+}
+
+/// What a pool starts with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) memory_bytes: usize,
+    pub(crate) disk: Option<SpaceDisk>,
+    /// The first open epoch.
+    pub(crate) epoch: Epoch,
+    /// The first page id never used.
+    pub(crate) next_id: PageId,
 }
 
 /// A thread's stay in the epoch gate. Short, without any wait (T4).
@@ -121,19 +164,34 @@ pub enum Stall {
 impl Pool {
     /// A pool of `memory_bytes` without a disk behind it: nothing can be evicted. For tests.
     pub fn in_memory(memory_bytes: usize) -> Result<Arc<Pool>, StoreError> {
+        Pool::new(Start {
+            memory_bytes,
+            disk: None,
+            epoch: Epoch(1),
+            next_id: PageId::DIRECTORY,
+        })
+    }
+
+    pub(crate) fn new(start: Start) -> Result<Arc<Pool>, StoreError> {
         let translation = Translation::new();
-        translation.reserve(PageId::DIRECTORY)?;
+        translation.reserve(start.next_id)?;
         Ok(Arc::new(Pool {
-            gate: Gate::new(Epoch(1), GATE_STRIPES),
+            gate: Gate::new(start.epoch, GATE_STRIPES),
             cut: AtomicU32::new(0),
-            frames: Frames::new(memory_bytes)?,
+            frames: Frames::new(start.memory_bytes)?,
             translation,
             ids: Mutex::new(Ids {
-                next: 1,
+                next: start.next_id.0,
                 ended: Vec::new(),
+                gaps: Vec::new(),
             }),
             frozen: Mutex::default(),
-            space: Space::default(),
+            hand: AtomicUsize::new(0),
+            wanted: AtomicU8::new(0),
+            space: Space {
+                disk: start.disk,
+                ..Space::default()
+            },
             counters: Counters::default(),
         }))
     }
@@ -185,31 +243,12 @@ impl Pool {
         })
     }
 
-    /// Reads a page into memory if it is on disk and not there. Blocks: never inside the gate or
-    /// under a latch. Ok also if the page no longer exists (then `optimistic` says so).
-    pub fn load(&self, id: PageId) -> Result<(), StoreError> {
-        Err(StoreError::Invalid {
-            what: format!("{id}: this pool has no disk"),
-        })
-    }
-
-    /// Makes frames free: evicts, writing dirty pages if needed. Blocks: never inside the gate or
-    /// under a latch.
-    pub fn relieve(&self) -> Result<(), StoreError> {
-        let next = PageId(self.ids.lock().next);
-        if !self.translation.covers(next) {
-            return self.translation.reserve(next);
-        }
-        Err(StoreError::Full {
-            what: "pages in a pool without a disk",
-            wanted: Class::K8.bytes() as u64,
-            available: 0,
-        })
-    }
-
     /// Lets others run before a retry after `Latched`.
     pub fn pause(&self) {
-        std::hint::spin_loop();
+        match &self.space.disk {
+            Some(disk) => disk.env.park.yield_now(),
+            None => std::hint::spin_loop(),
+        }
     }
 
     /// A new page: zeroed, its header filled in as far as the pool knows it (magic, kind, class,
@@ -222,7 +261,7 @@ impl Pool {
         kind: u8,
     ) -> Result<Excl<'_>, Stall> {
         let epoch = guard.epoch();
-        let frame = self.frames.take(class).ok_or(Stall::NoFrame)?;
+        let frame = self.take_or_want(class).ok_or(Stall::NoFrame)?;
         let Some((id, entry, words)) = self.new_id(epoch).and_then(|id| {
             let entry = self.translation.entry(id)?;
             Some((id, entry, self.frames.words(frame, class)?))
@@ -230,7 +269,7 @@ impl Pool {
             self.frames.give(frame, class);
             return Err(Stall::NoFrame);
         };
-        // An ended id may still be latched by a thread that finds out that it ended.
+        // A thread that finds out that the id's last page ended may hold the latch for a moment.
         while latch::try_latch(entry.state).is_none() {
             std::hint::spin_loop();
         }
@@ -250,7 +289,7 @@ impl Pool {
         self.frames.set_owner(frame, Owner::Page(id));
         latch::set(entry.state, latch::RESIDENT | latch::DIRTY | latch::MARKED);
         self.counters.resident.fetch_add(1, Ordering::Relaxed);
-        self.counters.dirty.fetch_add(1, Ordering::Relaxed);
+        self.counters.dirtied(class);
         Ok(Excl {
             pool: self,
             id,
@@ -278,16 +317,17 @@ impl Pool {
             latch::RESIDENT | latch::DIRTY | latch::MARKED,
         );
         self.counters.resident.fetch_sub(1, Ordering::Relaxed);
-        self.counters.dirty.fetch_sub(1, Ordering::Relaxed);
+        self.counters.clean(page.frame.class);
+        let end = Location::none(epoch);
+        let before = page.entry.location();
+        page.entry.set_location(end);
+        self.space.publish(epoch, page.id, end);
         if let Some(Location {
             at: Some(at),
             birth,
             ..
-        }) = page.entry.location()
+        }) = before
         {
-            let end = Location::none(epoch);
-            page.entry.set_location(end);
-            self.space.publish(epoch, page.id, end);
             self.space.slot_died(at, birth, epoch);
         }
         self.frames.give(page.frame.frame, page.frame.class);
@@ -301,11 +341,93 @@ impl Pool {
         Epoch(self.cut.load(Ordering::Acquire))
     }
 
-    fn freeze(&self, id: PageId, frozen: Frozen) {
+    pub(crate) fn set_cut(&self, epoch: Epoch) {
+        self.cut.store(epoch.0, Ordering::Release);
+    }
+
+    /// The first page id never used.
+    pub(crate) fn page_id_hi(&self) -> PageId {
+        PageId(self.ids.lock().next)
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        (self.frames.granules() * GRANULE) as u64
+    }
+
+    /// Bytes of frames in use.
+    pub(crate) fn frames_used(&self) -> u64 {
+        (self.frames.used() * GRANULE) as u64
+    }
+
+    /// The tree that a page belongs to; None if there is no such page. Blocks.
+    pub(crate) fn tree_of(&self, id: PageId) -> Result<Option<TreeId>, StoreError> {
+        loop {
+            let stall = match self.optimistic(id) {
+                Ok(page) => {
+                    let tree = TreeId(page.words()[2].load(Ordering::Relaxed) as u32);
+                    if page.validate() {
+                        return Ok(Some(tree));
+                    }
+                    Stall::Latched
+                }
+                Err(stall) => stall,
+            };
+            match stall {
+                Stall::Absent(id) => self.load(id)?,
+                Stall::Corrupt(_) => return Ok(None),
+                Stall::NoFrame => self.relieve()?,
+                Stall::Latched | Stall::NewerEpoch => self.pause(),
+            }
+        }
+    }
+
+    /// Ids that no page has, as half-open ranges. Before the pool is shared.
+    pub(crate) fn set_gaps(&self, gaps: Vec<(u64, u64)>) {
+        self.ids.lock().gaps = gaps;
+    }
+
+    /// Sets where a page lies. Before the pool is shared.
+    pub(crate) fn set_location(&self, id: PageId, location: Location) {
+        if let Some(entry) = self.translation.entry(id) {
+            entry.set_location(location);
+        }
+    }
+
+    fn freeze(&self, page: (PageId, Epoch), frozen: Frozen) {
         self.counters.copied.fetch_add(1, Ordering::Relaxed);
-        let before = self.frozen.lock().insert(id, frozen);
-        // T2: two copies of one page for one image: one of them would be lost.
-        assert!(before.is_none(), "{id} was frozen twice for one checkpoint");
+        let before = self.frozen.lock().insert(page, frozen);
+        // T2: two copies of one content: one of them would be lost.
+        assert!(
+            before.is_none(),
+            "{} was frozen twice in {}",
+            page.0,
+            page.1
+        );
+    }
+
+    /// A frame, or a note that one of this class is wanted.
+    fn take_or_want(&self, class: Class) -> Option<u32> {
+        let frame = self.frames.take(class);
+        if frame.is_none() {
+            self.wanted.fetch_max(class.number(), Ordering::Relaxed);
+        }
+        frame
+    }
+
+    /// The class to make room for, and forgets that it was wanted.
+    fn wanted_class(&self) -> Class {
+        let wanted = self.wanted.swap(0, Ordering::Relaxed);
+        Class::new(wanted).unwrap_or(Class::K8)
+    }
+
+    /// Reserves the words of the next page ids, if a thread in the gate is about to need them.
+    fn reserve_ids(&self) -> Result<(), StoreError> {
+        let next = PageId(self.ids.lock().next);
+        if self.translation.covers(next) {
+            return Ok(());
+        }
+        self.translation.reserve(next)
     }
 
     /// An id for a page that begins in `epoch`. An id that ended in a newer epoch than the writer's
@@ -316,6 +438,14 @@ impl Pool {
             && end <= epoch
         {
             ids.ended.pop();
+            return Some(id);
+        }
+        if let Some(gap) = ids.gaps.last_mut() {
+            let id = PageId(gap.0);
+            gap.0 += 1;
+            if gap.0 == gap.1 {
+                ids.gaps.pop();
+            }
             return Some(id);
         }
         let id = PageId(ids.next);
@@ -376,4 +506,20 @@ fn stripe() -> usize {
         }
         stripe.get()
     })
+}
+
+/// Copies a frame into bytes.
+fn copy_out(words: &[AtomicU64], bytes: &mut [u8]) {
+    for (word, bytes) in words.iter().zip(bytes.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    }
+}
+
+/// Copies bytes into a frame.
+fn copy_in(bytes: &[u8], words: &[AtomicU64]) {
+    for (word, bytes) in words.iter().zip(bytes.chunks_exact(8)) {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(bytes);
+        word.store(u64::from_le_bytes(raw), Ordering::Relaxed);
+    }
 }

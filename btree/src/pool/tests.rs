@@ -72,8 +72,7 @@ fn a_frozen_page_goes_on_in_a_copy() {
         assert_eq!(page.epoch(), Epoch(2));
         page.words()[100].store(value, Ordering::Relaxed);
     }
-    let frozen = pool.frozen.lock()[&id];
-    assert_eq!(frozen.content, Epoch(1));
+    let frozen = pool.frozen.lock()[&(id, Epoch(1))];
     let words = pool
         .frames
         .words(frozen.frame, frozen.class)

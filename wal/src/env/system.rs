@@ -171,7 +171,7 @@ impl Xoshiro {
     }
 }
 
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
 impl Xoshiro {
     /// A number below `bound`, which is not zero. The bias of the multiply-shift is below
     /// `bound / 2^64`.

@@ -10,10 +10,13 @@
 
 pub mod buffer;
 mod pool;
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
 pub mod sim;
 mod syscall;
 mod system;
+#[cfg(feature = "uring")]
+#[allow(unsafe_code, reason = "hands memory to the kernel")]
+mod uring;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ pub use pool::{Pool, PoolDisk};
 pub use system::{
     BackendChoice, DiskOptions, Machinery, Notice, Opened, SystemDisk, open_disk, open_system_disk,
 };
+#[cfg(feature = "uring")]
+pub use uring::{RingDisk, Rings};
 
 /// Everything on disk is read and written in multiples of this many bytes, at such offsets.
 pub const BLOCK: usize = 4096;

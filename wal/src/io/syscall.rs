@@ -15,7 +15,10 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{BLOCK, Buf, File, IoError, IoStats, Open, Purpose, REQUEST_MAX};
+use super::{
+    BLOCK, Buf, Completion, File, IoError, IoStats, Op, Open, Purpose, REQUEST_MAX, Request,
+    request_fault,
+};
 
 /// An open file of the operating system.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub(super) struct SysFile {
     path: PathBuf,
     /// Opened with `O_DIRECT`; if not, writes stop in the page cache until a sync.
     pub(super) direct: bool,
-    stats: Arc<IoStats>,
+    pub(super) stats: Arc<IoStats>,
 }
 
 /// An error of one call on `path`.
@@ -211,6 +214,43 @@ impl SysFile {
     fn count(&self, purpose: Purpose) {
         self.stats.lone[purpose as usize].fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Serves one request of a batch by blocking calls.
+pub(super) fn serve(request: Request) -> Completion {
+    let Request {
+        token,
+        file,
+        offset,
+        mut op,
+    } = request;
+    let result = match sys_file(&*file, offset, &op) {
+        Err(error) => Err(error),
+        Ok(file) => match &mut op {
+            Op::Read(buf) => file.read_at(offset, buf),
+            Op::Write(buf) => file.write_at(offset, buf, false).map(|()| buf.len()),
+            Op::WriteDurable(buf) => file.write_at(offset, buf, true).map(|()| buf.len()),
+            Op::Sync => file.sync().map(|()| 0),
+        },
+    };
+    let buf = op.into_buf();
+    Completion { token, result, buf }
+}
+
+/// The file behind a request, if the request is one that a backend can serve.
+pub(super) fn sys_file<'a>(
+    file: &'a dyn File,
+    offset: u64,
+    op: &Op,
+) -> Result<&'a SysFile, IoError> {
+    if let Some(error) = request_fault(file, offset, op) {
+        return Err(error);
+    }
+    file.as_any().downcast_ref::<SysFile>().ok_or_else(|| {
+        let text = "the file belongs to another disk";
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, text);
+        failed_at(op.name(), file.path(), offset, 0, source)
+    })
 }
 
 /// Where a write goes on after `n` bytes from `done`: at a block's start, so that the rest stays

@@ -100,6 +100,12 @@ pub fn open_disk(
     }
 }
 
+#[cfg(feature = "uring")]
+fn open_ring(options: &DiskOptions) -> Result<Arc<dyn Disk>, IoError> {
+    Ok(Arc::new(super::RingDisk::open(options)?))
+}
+
+#[cfg(not(feature = "uring"))]
 fn open_ring(_options: &DiskOptions) -> Result<Arc<dyn Disk>, IoError> {
     Err(failed("io_uring_setup", Path::new(""), Errno::NOSYS))
 }
