@@ -19,6 +19,7 @@
 
 #[cfg(not(loom))]
 mod whole {
+    pub use crate::audit::CheckReport;
     pub use crate::error::{Corruption, StoreError};
     pub use crate::ids::{Class, Epoch, PageId};
     pub use crate::image::{Checkpoint, LogView, Published, Step};
@@ -30,6 +31,8 @@ mod whole {
 #[cfg(not(loom))]
 pub use whole::*;
 
+#[cfg(not(loom))]
+pub mod audit;
 #[cfg(not(loom))]
 pub mod check;
 #[cfg(not(loom))]
