@@ -4,6 +4,7 @@
 //! --target-dir target/loom`. A lost wake-up shows as a deadlock, which loom reports.
 
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::sync::Arc;
 use std::time::Duration;
