@@ -3,8 +3,8 @@
 //! The hand walks over aligned blocks of the size that is wanted, so that frames of a larger class
 //! come together: a block is cleared as a whole. A page that was looked at since the hand last
 //! passed loses its mark and stays. Only try-latches are taken; a thread that needs a frame evicts
-//! itself, outside gate and latches (T4). Frozen copies are written as well when nothing else is
-//! left: a pool of 64 frames works with any number of writers, however slowly a checkpoint steps.
+//! itself, outside gate and latches (T4). It writes frozen copies as well, and those first: a pool of
+//! 64 frames works with any number of writers, however slowly a checkpoint steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -79,8 +79,11 @@ impl Pool {
         if freed >= goal {
             return Ok(freed);
         }
-        if victims.is_empty() {
-            victims = self.frozen_victims(BATCH);
+        // Copies that a checkpoint waits for are looked at by nobody else: they go first, so that a
+        // checkpoint that steps slowly never holds more than a part of the frames.
+        let frozen = self.frozen_victims(BATCH);
+        if !frozen.is_empty() {
+            victims = frozen;
         }
         Ok(freed + self.write_victims(victims, true)?)
     }
