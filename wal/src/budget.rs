@@ -146,7 +146,8 @@ mod tests {
                     }
                     // Promise the very last block.
                     let blocks = budget.unpromised() as usize;
-                    let tight = (1..9).map(|n| (blocks * BLOCK).saturating_sub(n * FRAME_HEADER_BYTES));
+                    let bytes = blocks * BLOCK;
+                    let tight = (1..9).map(|n| bytes.saturating_sub(n * FRAME_HEADER_BYTES));
                     let fits = |len: &usize| *len > 0 && blocks_for(*len) <= blocks as u64;
                     if let Some(len) = tight.into_iter().find(fits) {
                         prop_assert_eq!(budget.admit(len), Verdict::Admitted);
@@ -155,7 +156,8 @@ mod tests {
                 }
                 let Some(room) = left.last_mut() else { break };
                 let head = if fresh { SEGMENT_HEADER_BYTES } else { 0 };
-                let most = (FRAME_BYTES_MAX - head).min(*room as usize * BLOCK) - FRAME_HEADER_BYTES;
+                let most = (FRAME_BYTES_MAX - head).min(*room as usize * BLOCK);
+                let most = most - FRAME_HEADER_BYTES;
                 let mut payload = 0;
                 let mut entries = *take;
                 while entries > 0 && payload < most && let Some(len) = queue.pop_front() {
