@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants (L1): a frame names its segment's salt and the header crc of the frame before it,
-//! also across segments, so that stale frames of a recycled segment and gaps are told apart from the
-//! log.
+//! also across segments, so that stale frames of a recycled segment and gaps are told apart from
+//! the log.
 //! A frame is never rewritten. Nothing is allocated by a length that was read.
 
 use std::fmt;
