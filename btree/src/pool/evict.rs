@@ -3,8 +3,8 @@
 //! The hand walks over aligned blocks of the size that is wanted, so that frames of a larger class
 //! come together: a block is cleared as a whole. A page that was looked at since the hand last
 //! passed loses its mark and stays. Only try-latches are taken; a thread that needs a frame evicts
-//! itself, outside gate and latches (T4). Frozen copies are written as well when nothing else is
-//! left: a pool of 64 frames works with any number of writers, however slowly a checkpoint steps.
+//! itself, outside gate and latches (T4). It writes frozen copies as well, and those first: a pool of
+//! 64 frames works with any number of writers, however slowly a checkpoint steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Pool {
                 available: (self.frames.granules() * GRANULE) as u64,
             });
         }
-        let goal = (class.bytes() * (blocks / 64).clamp(1, 16)) as u64;
+        let goal = (class.bytes() * (blocks / 16).clamp(2, 64)) as u64;
         let mut victims = Vec::new();
         let mut freed = 0;
         for step in 0..2 * blocks {
@@ -85,10 +85,18 @@ impl Pool {
         if freed >= goal {
             return Ok(freed);
         }
-        if victims.is_empty() {
-            victims = self.frozen_victims(BATCH);
+        // Copies that a checkpoint waits for are looked at by nobody else: they go first, so that a
+        // checkpoint that steps slowly never holds more than a part of the frames.
+        let frozen = self.frozen_victims(BATCH);
+        if !frozen.is_empty() {
+            victims = frozen;
         }
-        Ok(freed + self.write_victims(victims, true)?)
+        match self.write_victims(victims, true) {
+            Ok(more) => Ok(freed + more),
+            // There is room all the same; who finds none next time hears of it.
+            Err(_) if freed > 0 => Ok(freed),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes up to a batch of pages that were not used lately, and keeps them in memory: later
@@ -103,12 +111,16 @@ impl Pool {
                 break;
             }
         }
-        self.write_victims(victims, true)?;
+        self.write_victims(victims, false)?;
         Ok(self.counters.evicted_dirty.load(Ordering::Relaxed) - before)
     }
 
     /// Writes victims of any classes and waits for them.
-    fn write_victims(&self, mut victims: Vec<Victim>, drop: bool) -> Result<u64, StoreError> {
+    fn write_victims(
+        &self,
+        mut victims: Vec<Victim>,
+        drop_frames: bool,
+    ) -> Result<u64, StoreError> {
         if victims.is_empty() {
             return Ok(0);
         }
@@ -121,7 +133,7 @@ impl Pool {
                 break;
             }
         }
-        let settled = out.finish(self, drop)?;
+        let settled = out.finish(self, drop_frames)?;
         self.counters
             .evicted_dirty
             .fetch_add(settled.written, Ordering::Relaxed);
