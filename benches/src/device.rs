@@ -26,7 +26,10 @@ impl Device {
     /// Finds the device by its number; counters read 0 where the kernel shows none.
     pub(crate) fn below(folder: &Path) -> Result<Device, Failure> {
         let number = fs::metadata(folder)?.dev();
-        let (major, minor) = ((number >> 8) & 0xfff, (number & 0xff) | ((number >> 12) & 0xfff00));
+        let (major, minor) = (
+            (number >> 8) & 0xfff,
+            (number & 0xff) | ((number >> 12) & 0xfff00),
+        );
         let stat = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/stat"));
         Ok(Device(stat.exists().then_some(stat)))
     }
@@ -37,9 +40,15 @@ impl Device {
             return Counters::default();
         };
         let field = |n: usize| {
-            text.split_whitespace().nth(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0)
+            text.split_whitespace()
+                .nth(n)
+                .and_then(|f| f.parse::<u64>().ok())
+                .unwrap_or(0)
         };
-        Counters { flushes: field(15), bytes_written: field(6) * 512 }
+        Counters {
+            flushes: field(15),
+            bytes_written: field(6) * 512,
+        }
     }
 
     /// What happened since `before`.
@@ -105,7 +114,13 @@ fn synced_writes(
     }
     let secs = begin.elapsed().as_secs_f64();
     let ops = latencies_ns.len() as u64;
-    Ok(Probe { name: "synced_write_4k", depth: 1, ops, secs, latencies_ns })
+    Ok(Probe {
+        name: "synced_write_4k",
+        depth: 1,
+        ops,
+        secs,
+        latencies_ns,
+    })
 }
 
 fn random_reads(
@@ -139,11 +154,20 @@ fn random_reads(
             latencies_ns.push(started[slot].elapsed().as_nanos() as u32);
             if begin.elapsed() < time {
                 started[slot] = Instant::now();
-                batch.push(request(done.token, done.buf.ok_or("a read without its buffer")?));
+                batch.push(request(
+                    done.token,
+                    done.buf.ok_or("a read without its buffer")?,
+                ));
             }
         }
         batch.submit();
     }
     let secs = begin.elapsed().as_secs_f64();
-    Ok(Probe { name: "random_read_4k", depth, ops, secs, latencies_ns })
+    Ok(Probe {
+        name: "random_read_4k",
+        depth,
+        ops,
+        secs,
+        latencies_ns,
+    })
 }

@@ -21,7 +21,11 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
-#[command(name = "terrane-bench", version, about = "Terrane measured beside its peers")]
+#[command(
+    name = "terrane-bench",
+    version,
+    about = "Terrane measured beside its peers"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -84,7 +88,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
         Command::Table { file, run } => report::table(&file, run.as_deref()),
-        Command::CrashChild { engine, dir, tail_mib } => kv::crash::child(&engine, &dir, tail_mib),
+        Command::CrashChild {
+            engine,
+            dir,
+            tail_mib,
+        } => kv::crash::child(&engine, &dir, tail_mib),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

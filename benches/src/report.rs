@@ -39,8 +39,15 @@ fn percentile_us(sorted_ns: &[u32], fraction: f64) -> Option<f64> {
 /// Highest resident memory of this process since [`reset_peak`], in MiB.
 fn peak_rss_mib() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or_default();
-    let kib: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0.0);
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("VmHWM:"))
+        .unwrap_or_default();
+    let kib: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0.0);
     kib / 1024.0
 }
 
@@ -84,7 +91,11 @@ pub(crate) fn table(file: &Path, run: Option<&str>) -> Result<(), Failure> {
             .map_err(|e| format!("{}:{}: not a JSON object: {e}", file.display(), number + 1))?;
         lines.push(value);
     }
-    let last = lines.last().and_then(|l| l["run"].as_str()).unwrap_or_default().to_string();
+    let last = lines
+        .last()
+        .and_then(|l| l["run"].as_str())
+        .unwrap_or_default()
+        .to_string();
     let run = run.unwrap_or(&last);
     let mut figures: BTreeMap<(String, u64), BTreeMap<String, Vec<f64>>> = BTreeMap::new();
     let mut engines: Vec<String> = Vec::new();
@@ -96,7 +107,12 @@ pub(crate) fn table(file: &Path, run: Option<&str>) -> Result<(), Failure> {
             engines.push(engine.clone());
         }
         let rate = line["ops_per_s"].as_f64().unwrap_or(0.0);
-        figures.entry((workload, threads)).or_default().entry(engine).or_default().push(rate);
+        figures
+            .entry((workload, threads))
+            .or_default()
+            .entry(engine)
+            .or_default()
+            .push(rate);
     }
     if figures.is_empty() {
         return Err(format!("{}: no line of run {run}", file.display()).into());

@@ -73,7 +73,13 @@ impl Zipf {
         let zeta: f64 = (1..=n).map(|i| 1.0 / (i as f64).powf(theta)).sum();
         let zeta2 = 1.0 + 0.5f64.powf(theta);
         let eta = (1.0 - (2.0 / n as f64).powf(1.0 - theta)) / (1.0 - zeta2 / zeta);
-        Zipf { n: n as f64, theta, alpha: 1.0 / (1.0 - theta), eta, zeta }
+        Zipf {
+            n: n as f64,
+            theta,
+            alpha: 1.0 / (1.0 - theta),
+            eta,
+            zeta,
+        }
     }
 
     /// The next rank; 0 is the most frequent.
@@ -107,6 +113,9 @@ mod tests {
         let zipf = Zipf::new(1000);
         let mut random = Random::new(1);
         let hits = (0..10_000).filter(|_| zipf.draw(&mut random) < 10).count();
-        assert!((3000..6000).contains(&hits), "{hits} of 10,000 draws in the first 10 of 1,000");
+        assert!(
+            (3000..6000).contains(&hits),
+            "{hits} of 10,000 draws in the first 10 of 1,000"
+        );
     }
 }

@@ -20,7 +20,10 @@ const TAIL_MIB: u64 = 64;
 
 /// The child: writes, says how many rows are acknowledged, and waits to be killed.
 pub(crate) fn child(engine: &str, dir: &Path, tail_mib: u64) -> Result<(), Failure> {
-    let kind = ENGINES.iter().find(|k| k.name == engine).ok_or("unknown engine")?;
+    let kind = ENGINES
+        .iter()
+        .find(|k| k.name == engine)
+        .ok_or("unknown engine")?;
     let engine = (kind.open)(dir, Durability::Synced, 512)?;
     let rows = (tail_mib << 20) / (VALUE_LEN as u64 + 8);
     let mut out = std::io::stdout();
@@ -55,7 +58,10 @@ pub(crate) fn reopen(
     BufReader::new(pipe).read_line(&mut line)?;
     child.kill()?;
     child.wait()?;
-    let rows: u64 = line.trim().parse().map_err(|_| format!("the child said {line:?}"))?;
+    let rows: u64 = line
+        .trim()
+        .parse()
+        .map_err(|_| format!("the child said {line:?}"))?;
     let (before, begin) = (device.read(), Instant::now());
     let engine = (kind.open)(dir, Durability::Synced, args.cache_mib)?;
     let mut first = Vec::new();

@@ -37,8 +37,7 @@ pub(crate) trait Engine: Send + Sync {
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure>;
 
     /// Runs `body` with a reader: a snapshot, a read transaction, a statement.
-    fn read(&self, body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>)
-    -> Result<(), Failure>;
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure>;
 }
 
 /// Reads of one thread.
@@ -55,25 +54,50 @@ pub(crate) trait Reader {
     ) -> Result<u64, Failure>;
 }
 
+/// Opens an engine in a folder with a durability and a cache in MiB.
+pub(crate) type OpenFn = fn(&Path, Durability, u64) -> Result<Box<dyn Engine>, Failure>;
+
+/// What a thread does with a reader.
+pub(crate) type ReadBody<'a> = &'a mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>;
+
 /// An engine that this build knows.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
     pub(crate) version: &'static str,
-    pub(crate) open: fn(&Path, Durability, u64) -> Result<Box<dyn Engine>, Failure>,
+    pub(crate) open: OpenFn,
 }
 
 /// All engines of this build; Terrane first.
 pub(crate) const ENGINES: &[Kind] = &[
-    Kind { name: "terrane", version: env!("CARGO_PKG_VERSION"), open: super::terrane::open },
     #[cfg(feature = "compare")]
-    Kind { name: "redb", version: "4", open: super::redb::open },
+    Kind {
+        name: "redb",
+        version: "4",
+        open: super::redb::open,
+    },
     #[cfg(feature = "compare")]
-    Kind { name: "fjall", version: "3", open: super::fjall::open },
+    Kind {
+        name: "fjall",
+        version: "3",
+        open: super::fjall::open,
+    },
     #[cfg(feature = "compare")]
-    Kind { name: "lmdb", version: "0.9 (heed 0.22)", open: super::lmdb::open },
+    Kind {
+        name: "lmdb",
+        version: "0.9 (heed 0.22)",
+        open: super::lmdb::open,
+    },
     #[cfg(feature = "compare")]
-    Kind { name: "sqlite", version: "3 (rusqlite 0.37)", open: super::sqlite::open },
+    Kind {
+        name: "sqlite",
+        version: "3 (rusqlite 0.37)",
+        open: super::sqlite::open,
+    },
     #[cfg(feature = "compare-cpp")]
-    Kind { name: "rocksdb", version: "rust-rocksdb 0.24", open: super::rocksdb::open },
+    Kind {
+        name: "rocksdb",
+        version: "rust-rocksdb 0.24",
+        open: super::rocksdb::open,
+    },
 ];

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
-use super::engine::{Durability, Engine, Reader};
+use super::engine::{Durability, Engine, ReadBody, Reader};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -19,7 +19,9 @@ pub(crate) fn open(
     durability: Durability,
     cache_mib: u64,
 ) -> Result<Box<dyn Engine>, Failure> {
-    let db = Database::builder(dir.join("fjall")).cache_size(cache_mib << 20).open()?;
+    let db = Database::builder(dir.join("fjall"))
+        .cache_size(cache_mib << 20)
+        .open()?;
     let rows = db.keyspace("rows", KeyspaceCreateOptions::default)?;
     let persist = (durability == Durability::Synced).then_some(PersistMode::SyncAll);
     Ok(Box::new(Fjall { db, rows, persist }))
@@ -52,11 +54,11 @@ impl Engine for Fjall {
         Ok(found)
     }
 
-    fn read(
-        &self,
-        body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        body(&mut Rows { snapshot: self.db.snapshot(), rows: &self.rows })
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
+        body(&mut Rows {
+            snapshot: self.db.snapshot(),
+            rows: &self.rows,
+        })
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use heed::types::{Bytes, U64};
-use heed::{Database, Env, EnvFlags, EnvOptions, RoTxn, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 
-use super::engine::{Durability, Engine, Reader};
+use super::engine::{Durability, Engine, ReadBody, Reader};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -25,7 +25,7 @@ pub(crate) fn open(
     let path = dir.join("lmdb");
     std::fs::create_dir_all(&path)?;
     let synced = durability == Durability::Synced;
-    let mut options = EnvOptions::new().read_txn_without_tls();
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(64 << 30).max_readers(256);
     if !synced {
         // SAFETY: NO_SYNC risks only this bench's own data after a power cut.
@@ -45,7 +45,11 @@ pub(crate) fn open(
 
 impl Engine for Lmdb {
     fn options(&self) -> String {
-        if self.synced { "map 64 GiB".into() } else { "map 64 GiB, MDB_NOSYNC".into() }
+        if self.synced {
+            "map 64 GiB".into()
+        } else {
+            "map 64 GiB, MDB_NOSYNC".into()
+        }
     }
 
     fn load(&self, rows: &[(u64, [u8; VALUE_LEN])]) -> Result<(), Failure> {
@@ -70,11 +74,11 @@ impl Engine for Lmdb {
         Ok(found)
     }
 
-    fn read(
-        &self,
-        body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        body(&mut View { read: self.env.read_txn()?, rows: self.rows })
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
+        body(&mut View {
+            read: self.env.read_txn()?,
+            rows: self.rows,
+        })
     }
 }
 
@@ -85,7 +89,9 @@ struct View<'a> {
 
 impl Reader for View<'_> {
     fn get(&mut self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
-        let Some(value) = self.rows.get(&self.read, &key)? else { return Ok(false) };
+        let Some(value) = self.rows.get(&self.read, &key)? else {
+            return Ok(false);
+        };
         out.clear();
         out.extend_from_slice(value);
         Ok(true)
@@ -98,7 +104,11 @@ impl Reader for View<'_> {
         visit: &mut dyn FnMut(u64, &[u8]),
     ) -> Result<u64, Failure> {
         let mut seen = 0;
-        for row in self.rows.range(&self.read, &(from..))?.take(usize::try_from(limit)?) {
+        for row in self
+            .rows
+            .range(&self.read, &(from..))?
+            .take(usize::try_from(limit)?)
+        {
             let (key, value) = row?;
             visit(key, value);
             seen += 1;

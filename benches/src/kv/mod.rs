@@ -15,7 +15,7 @@ mod redb;
 mod rocksdb;
 #[cfg(feature = "compare")]
 mod sqlite;
-mod terrane;
+
 mod workload;
 
 use std::fs;
@@ -70,10 +70,13 @@ fn chosen<T: Copy>(
         return Ok(all.to_vec());
     }
     let find = |asked: &String| {
-        all.iter().find(|one| name(one) == asked).copied().ok_or_else(|| {
-            let known = names(all.iter().map(name));
-            format!("unknown {what} {asked}; this build knows: {known}").into()
-        })
+        all.iter()
+            .find(|one| name(one) == asked)
+            .copied()
+            .ok_or_else(|| {
+                let known = names(all.iter().map(name));
+                format!("unknown {what} {asked}; this build knows: {known}").into()
+            })
     };
     asked.iter().map(find).collect()
 }
@@ -89,10 +92,17 @@ struct Suite<'a> {
 impl Suite<'_> {
     fn new(args: &KvArgs) -> Result<Suite<'_>, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let base = args.data.join(format!("terrane-bench-{}", std::process::id()));
+        let base = args
+            .data
+            .join(format!("terrane-bench-{}", std::process::id()));
         fs::create_dir_all(&base)?;
         let device = Device::below(&base)?;
-        Ok(Suite { args, base, run_id: format!("{now:x}"), device })
+        Ok(Suite {
+            args,
+            base,
+            run_id: format!("{now:x}"),
+            device,
+        })
     }
 
     /// The bare device.
@@ -129,8 +139,16 @@ impl Suite<'_> {
         let place = |e: Failure| format!("{} on {}: {e}", workload.name, engine.name);
         reset_peak();
         for measured in (workload.run)(engine, &dir, self.args, &self.device).map_err(place)? {
-            let Measured { threads, durability, options, ops, secs, latencies_ns, device, check } =
-                measured;
+            let Measured {
+                threads,
+                durability,
+                options,
+                ops,
+                secs,
+                latencies_ns,
+                device,
+                check,
+            } = measured;
             let run = Run {
                 engine: engine.name,
                 version: engine.version,
@@ -152,7 +170,11 @@ impl Suite<'_> {
     }
 
     fn print(&self, run: Run<'_>, repeat: u32) {
-        let (name, workload, threads) = (run.engine.to_string(), run.workload.to_string(), run.threads);
+        let (name, workload, threads) = (
+            run.engine.to_string(),
+            run.workload.to_string(),
+            run.threads,
+        );
         let rate = run.ops as f64 / run.secs;
         println!("{}", run.json(&self.run_id, repeat));
         if !self.args.json {
@@ -175,7 +197,11 @@ fn bytes_below(dir: &Path) -> Result<u64, Failure> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let facts = entry.metadata()?;
-        bytes += if facts.is_dir() { bytes_below(&entry.path())? } else { facts.blocks() * 512 };
+        bytes += if facts.is_dir() {
+            bytes_below(&entry.path())?
+        } else {
+            facts.blocks() * 512
+        };
     }
     Ok(bytes)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, Durability as Level, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::engine::{Durability, Engine, Reader};
+use super::engine::{Durability, Engine, ReadBody, Reader};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -21,7 +21,9 @@ pub(crate) fn open(
     cache_mib: u64,
 ) -> Result<Box<dyn Engine>, Failure> {
     let cache = usize::try_from(cache_mib << 20)?;
-    let db = Database::builder().set_cache_size(cache).create(dir.join("redb"))?;
+    let db = Database::builder()
+        .set_cache_size(cache)
+        .create(dir.join("redb"))?;
     let level = match durability {
         Durability::Synced => Level::Immediate,
         Durability::Buffered => Level::None,
@@ -74,10 +76,7 @@ impl Engine for Redb {
         })
     }
 
-    fn read(
-        &self,
-        body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
         body(&mut Rows(self.db.begin_read()?.open_table(ROWS)?))
     }
 }
@@ -86,7 +85,9 @@ struct Rows(redb::ReadOnlyTable<u64, &'static [u8]>);
 
 impl Reader for Rows {
     fn get(&mut self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
-        let Some(value) = self.0.get(key)? else { return Ok(false) };
+        let Some(value) = self.0.get(key)? else {
+            return Ok(false);
+        };
         out.clear();
         out.extend_from_slice(value.value());
         Ok(true)

@@ -8,7 +8,7 @@ use rocksdb::{
     WriteOptions,
 };
 
-use super::engine::{Durability, Engine, Reader};
+use super::engine::{Durability, Engine, ReadBody, Reader};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -31,7 +31,10 @@ pub(crate) fn open(
     options.increase_parallelism(2);
     options.set_block_based_table_factory(&table);
     let db = DB::open(&options, dir.join("rocksdb"))?;
-    Ok(Box::new(Rocks { db, synced: durability == Durability::Synced }))
+    Ok(Box::new(Rocks {
+        db,
+        synced: durability == Durability::Synced,
+    }))
 }
 
 impl Rocks {
@@ -56,7 +59,9 @@ impl Engine for Rocks {
     }
 
     fn put(&self, key: u64, value: &[u8]) -> Result<(), Failure> {
-        Ok(self.db.put_opt(key.to_be_bytes(), value, &self.write_options())?)
+        Ok(self
+            .db
+            .put_opt(key.to_be_bytes(), value, &self.write_options())?)
     }
 
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure> {
@@ -65,10 +70,7 @@ impl Engine for Rocks {
         Ok(found)
     }
 
-    fn read(
-        &self,
-        body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
         body(&mut Rows(self.db.snapshot()))
     }
 }
@@ -77,7 +79,9 @@ struct Rows<'a>(rocksdb::Snapshot<'a>);
 
 impl Reader for Rows<'_> {
     fn get(&mut self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
-        let Some(value) = self.0.get_pinned(key.to_be_bytes())? else { return Ok(false) };
+        let Some(value) = self.0.get_pinned(key.to_be_bytes())? else {
+            return Ok(false);
+        };
         out.clear();
         out.extend_from_slice(&value);
         Ok(true)

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::engine::{Durability, Engine, Reader};
+use super::engine::{Durability, Engine, ReadBody, Reader};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -30,7 +30,11 @@ pub(crate) fn open(
         cache_mib * 1024,
         cache_mib << 20,
     );
-    let sqlite = Sqlite { path: dir.join("sqlite.db"), setup, idle: Mutex::new(Vec::new()) };
+    let sqlite = Sqlite {
+        path: dir.join("sqlite.db"),
+        setup,
+        idle: Mutex::new(Vec::new()),
+    };
     sqlite.with(|connection| {
         let table = "CREATE TABLE IF NOT EXISTS rows (k INTEGER PRIMARY KEY, v BLOB NOT NULL)";
         Ok(connection.execute_batch(table)?)
@@ -55,7 +59,11 @@ impl Sqlite {
         &self,
         body: impl FnOnce(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let kept = self.idle.lock().map_err(|_| "a bench thread panicked")?.pop();
+        let kept = self
+            .idle
+            .lock()
+            .map_err(|_| "a bench thread panicked")?
+            .pop();
         let mut connection = match kept {
             Some(connection) => connection,
             None => {
@@ -65,7 +73,10 @@ impl Sqlite {
             }
         };
         let out = body(&mut connection)?;
-        self.idle.lock().map_err(|_| "a bench thread panicked")?.push(connection);
+        self.idle
+            .lock()
+            .map_err(|_| "a bench thread panicked")?
+            .push(connection);
         Ok(out)
     }
 }
@@ -90,29 +101,30 @@ impl Engine for Sqlite {
 
     fn put(&self, key: u64, value: &[u8]) -> Result<(), Failure> {
         self.with(|connection| {
-            connection.prepare_cached(PUT)?.execute(params![signed(key), value])?;
+            connection
+                .prepare_cached(PUT)?
+                .execute(params![signed(key), value])?;
             Ok(())
         })
     }
 
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure> {
         self.with(|connection| {
-            let write = connection
-                .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let write =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let found: Option<Vec<u8>> = write
                 .prepare_cached(GET)?
                 .query_row([signed(key)], |row| row.get(0))
                 .optional()?;
-            write.prepare_cached(PUT)?.execute(params![signed(key), value])?;
+            write
+                .prepare_cached(PUT)?
+                .execute(params![signed(key), value])?;
             write.commit()?;
             Ok(found.is_some())
         })
     }
 
-    fn read(
-        &self,
-        body: &mut dyn FnMut(&mut dyn Reader) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
         self.with(|connection| {
             let read = connection.transaction()?;
             body(&mut Rows(&read))
@@ -126,7 +138,9 @@ impl Reader for Rows<'_> {
     fn get(&mut self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
         let mut statement = self.0.prepare_cached(GET)?;
         let mut rows = statement.query([signed(key)])?;
-        let Some(row) = rows.next()? else { return Ok(false) };
+        let Some(row) = rows.next()? else {
+            return Ok(false);
+        };
         out.clear();
         out.extend_from_slice(row.get_ref(0)?.as_blob()?);
         Ok(true)

@@ -21,6 +21,9 @@ pub(crate) struct Measured {
     pub(crate) check: String,
 }
 
+/// What one thread of a race does: its number, and whether there is time left.
+type Runner<'a> = &'a (dyn Fn(usize, &dyn Fn() -> bool) -> Result<Vec<u32>, Failure> + Sync);
+
 type Body = fn(Kind, &Path, &KvArgs, &Device) -> Result<Vec<Measured>, Failure>;
 
 /// A named workload.
@@ -32,17 +35,50 @@ pub(crate) struct Workload {
 
 /// All workloads, in the order of the table.
 pub(crate) const WORKLOADS: &[Workload] = &[
-    Workload { name: "load_seq", run: |k, d, a, v| load(k, d, a, v, |n| n) },
-    Workload { name: "load_random", run: |k, d, a, v| load(k, d, a, v, scatter) },
-    Workload { name: "commit", run: commits },
-    Workload { name: "get_uniform", run: |k, d, a, v| gets(k, d, a, v, false) },
-    Workload { name: "get_zipf", run: |k, d, a, v| gets(k, d, a, v, true) },
-    Workload { name: "scan_100", run: |k, d, a, v| scans(k, d, a, v, 100) },
-    Workload { name: "scan_full", run: |k, d, a, v| scans(k, d, a, v, u64::MAX) },
-    Workload { name: "ycsb_a", run: |k, d, a, v| ycsb(k, d, a, v, 0.5, false) },
-    Workload { name: "ycsb_b", run: |k, d, a, v| ycsb(k, d, a, v, 0.05, false) },
-    Workload { name: "ycsb_f", run: |k, d, a, v| ycsb(k, d, a, v, 0.5, true) },
-    Workload { name: "reopen", run: super::crash::reopen },
+    Workload {
+        name: "load_seq",
+        run: |k, d, a, v| load(k, d, a, v, |n| n),
+    },
+    Workload {
+        name: "load_random",
+        run: |k, d, a, v| load(k, d, a, v, scatter),
+    },
+    Workload {
+        name: "commit",
+        run: commits,
+    },
+    Workload {
+        name: "get_uniform",
+        run: |k, d, a, v| gets(k, d, a, v, false),
+    },
+    Workload {
+        name: "get_zipf",
+        run: |k, d, a, v| gets(k, d, a, v, true),
+    },
+    Workload {
+        name: "scan_100",
+        run: |k, d, a, v| scans(k, d, a, v, 100),
+    },
+    Workload {
+        name: "scan_full",
+        run: |k, d, a, v| scans(k, d, a, v, u64::MAX),
+    },
+    Workload {
+        name: "ycsb_a",
+        run: |k, d, a, v| ycsb(k, d, a, v, 0.5, false),
+    },
+    Workload {
+        name: "ycsb_b",
+        run: |k, d, a, v| ycsb(k, d, a, v, 0.05, false),
+    },
+    Workload {
+        name: "ycsb_f",
+        run: |k, d, a, v| ycsb(k, d, a, v, 0.5, true),
+    },
+    Workload {
+        name: "reopen",
+        run: super::crash::reopen,
+    },
 ];
 
 /// Rows in one transaction of a load.
@@ -109,17 +145,14 @@ fn load(
 
 /// Runs `body` on `threads` threads until the time is over; `body` gets the thread's number and a
 /// function that is true while there is time, and returns its latencies.
-fn race(
-    threads: usize,
-    time: Duration,
-    body: &(dyn Fn(usize, &dyn Fn() -> bool) -> Result<Vec<u32>, Failure> + Sync),
-) -> Result<(Vec<u32>, f64), Failure> {
+fn race(threads: usize, time: Duration, body: Runner<'_>) -> Result<(Vec<u32>, f64), Failure> {
     let stop = AtomicBool::new(false);
     let go = || !stop.load(Ordering::Relaxed);
     let begin = Instant::now();
     let latencies = std::thread::scope(|scope| {
-        let runners: Vec<_> =
-            (0..threads).map(|n| scope.spawn(move || body(n, &go))).collect();
+        let runners: Vec<_> = (0..threads)
+            .map(|n| scope.spawn(move || body(n, &go)))
+            .collect();
         std::thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
@@ -211,8 +244,11 @@ fn gets(
     zipf: bool,
 ) -> Result<Vec<Measured>, Failure> {
     let engine = loaded(kind, dir, args)?;
-    let choice =
-        if zipf { Choice::Zipf(Zipf::new(args.rows)) } else { Choice::Uniform(args.rows) };
+    let choice = if zipf {
+        Choice::Zipf(Zipf::new(args.rows))
+    } else {
+        Choice::Uniform(args.rows)
+    };
     let mut out = Vec::new();
     for threads in [1, 2] {
         let before = device.read();
@@ -259,7 +295,11 @@ fn scans(
     let (latencies_ns, secs) = race(1, Duration::from_secs(args.secs), &|n, go| {
         let (mut random, mut latencies) = (Random::new(n as u64), Vec::new());
         while go() {
-            let from = if limit == u64::MAX { 0 } else { random.next() >> 1 };
+            let from = if limit == u64::MAX {
+                0
+            } else {
+                random.next() >> 1
+            };
             let begin = Instant::now();
             engine.read(&mut |reader| {
                 let (mut last, mut wrong) = (None, 0u64);
@@ -271,7 +311,11 @@ fn scans(
                 rows.fetch_add(seen, Ordering::Relaxed);
                 let complete = seen == limit.min(args.rows);
                 let fault = format!("scan from {from}: {seen} rows, {wrong} wrong");
-                if complete && wrong == 0 { Ok(()) } else { Err(fault.into()) }
+                if complete && wrong == 0 {
+                    Ok(())
+                } else {
+                    Err(fault.into())
+                }
             })?;
             latencies.push(nanos(begin));
         }
