@@ -4,6 +4,10 @@
 //! [`Waiter::park`]; in simulation the same calls pass the baton between logical threads, so that
 //! an interleaving of the real code replays from a seed.
 
+#[cfg(all(feature = "sim", not(loom)))]
+mod baton;
+#[cfg(all(feature = "sim", not(loom)))]
+mod sim;
 mod system;
 
 use std::fmt;
@@ -13,9 +17,13 @@ use std::time::Duration;
 use crate::clock::{Clock, SystemClock};
 use crate::io::{BackendChoice, Disk, DiskOptions, IoError, Notice, open_disk};
 
-#[cfg(feature = "sim")]
-pub(crate) use system::Xoshiro;
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use baton::{Baton, Point, lock_by_turns};
+#[cfg(all(feature = "sim", not(loom)))]
+pub use sim::{SimClock, SimEnv, SimPark, SimSpawn};
 pub use system::{SystemPark, SystemRng, SystemSpawn};
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use system::{Xoshiro, panic_message};
 
 /// Random numbers. Object-safe, shared; implementations lock or use per-stream state.
 pub trait Rng: Send + Sync + fmt::Debug {

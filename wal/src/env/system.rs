@@ -24,7 +24,7 @@ impl Joiner for SystemJoiner {
 }
 
 /// The text of a panic's payload.
-pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {
@@ -171,7 +171,7 @@ impl Xoshiro {
     }
 }
 
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
 impl Xoshiro {
     /// A number below `bound`, which is not zero. The bias of the multiply-shift is below
     /// `bound / 2^64`.

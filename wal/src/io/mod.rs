@@ -10,10 +10,13 @@
 
 pub mod buffer;
 mod pool;
-#[cfg(feature = "sim")]
+#[cfg(all(feature = "sim", not(loom)))]
 pub mod sim;
 mod syscall;
 mod system;
+#[cfg(feature = "uring")]
+#[allow(unsafe_code, reason = "hands memory to the kernel")]
+mod uring;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,6 +28,8 @@ pub use pool::{Pool, PoolDisk};
 pub use system::{
     BackendChoice, DiskOptions, Machinery, Notice, Opened, SystemDisk, open_disk, open_system_disk,
 };
+#[cfg(feature = "uring")]
+pub use uring::{RingDisk, Rings};
 
 /// Everything on disk is read and written in multiples of this many bytes, at such offsets.
 pub const BLOCK: usize = 4096;
@@ -255,7 +260,8 @@ pub struct Completion {
     pub buf: Option<Buf>,
 }
 
-/// Requests in flight together. Dropping a batch waits for what the kernel still owns.
+/// Requests in flight together. Dropping a batch waits for what the kernel still owns, and forgets
+/// what was pushed but never submitted.
 pub trait Batch: Send + fmt::Debug {
     /// Takes a request. It may start at once or at the next `submit`.
     fn push(&mut self, request: Request);
@@ -269,8 +275,9 @@ pub trait Batch: Send + fmt::Debug {
     /// Completions that are there, without waiting. Never blocks.
     fn poll(&mut self) -> Vec<Completion>;
 
-    /// Waits until at least one completion is there (if any request is in flight) and returns all
-    /// that are. Must not be called inside the epoch gate or under a latch (T4).
+    /// Submits what was pushed, waits until at least one completion is there (if any request is in
+    /// flight) and returns all that are. Must not be called inside the epoch gate or under a latch
+    /// (T4).
     fn wait(&mut self) -> Vec<Completion>;
 }
 

@@ -12,11 +12,9 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::syscall::{SysFile, failed};
+use super::syscall::{failed, serve};
 use super::system::{DiskOptions, Machinery, SystemDisk};
-use super::{
-    Backend, Batch, Completion, File, IoError, IoStats, Op, Purpose, Request, request_fault,
-};
+use super::{Backend, Batch, Completion, IoError, IoStats, Purpose, Request};
 use crate::env::{Joiner, Park, Spawn, Waiter};
 
 /// The disk of this machine with batches by a pool of threads.
@@ -191,43 +189,11 @@ impl Drop for Workers {
 impl Job {
     fn run(self) {
         let Job { request, returns } = self;
-        let Request {
-            token,
-            file,
-            offset,
-            op,
-        } = request;
-        let (result, buf) = match request_fault(&*file, offset, &op) {
-            Some(error) => (Err(error), op.into_buf()),
-            None => serve(&*file, offset, op),
-        };
+        let completion = serve(request);
         let count = &returns.stats.batched[returns.purpose as usize];
         count.fetch_add(1, Ordering::Relaxed);
-        returns.done.lock().push(Completion { token, result, buf });
+        returns.done.lock().push(completion);
         returns.waiter.unpark();
-    }
-}
-
-type Served = (Result<usize, IoError>, Option<super::Buf>);
-
-/// Makes the lone call of one request.
-fn serve(file: &dyn File, offset: u64, op: Op) -> Served {
-    let Some(file) = file.as_any().downcast_ref::<SysFile>() else {
-        let text = "the file belongs to another disk";
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, text);
-        return (Err(failed("batch", file.path(), source)), op.into_buf());
-    };
-    match op {
-        Op::Read(mut buf) => (file.read_at(offset, &mut buf), Some(buf)),
-        Op::Write(buf) => {
-            let result = file.write_at(offset, &buf, false).map(|()| buf.len());
-            (result, Some(buf))
-        }
-        Op::WriteDurable(buf) => {
-            let result = file.write_at(offset, &buf, true).map(|()| buf.len());
-            (result, Some(buf))
-        }
-        Op::Sync => (file.sync().map(|()| 0), None),
     }
 }
 

@@ -15,7 +15,10 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{BLOCK, Buf, File, IoError, IoStats, Open, Purpose, REQUEST_MAX};
+use super::{
+    BLOCK, Buf, Completion, File, IoError, IoStats, Op, Open, Purpose, REQUEST_MAX, Request,
+    request_fault,
+};
 
 /// An open file of the operating system.
 #[derive(Debug)]
@@ -25,7 +28,7 @@ pub(super) struct SysFile {
     path: PathBuf,
     /// Opened with `O_DIRECT`; if not, writes stop in the page cache until a sync.
     pub(super) direct: bool,
-    stats: Arc<IoStats>,
+    pub(super) stats: Arc<IoStats>,
 }
 
 /// An error of one call on `path`.
@@ -62,42 +65,30 @@ pub(super) fn repeat<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T,
 }
 
 impl SysFile {
-    /// Opens `path`, past the page cache where the file system offers it for blocks of [`BLOCK`].
-    pub(super) fn open(path: &Path, how: Open, stats: Arc<IoStats>) -> Result<SysFile, IoError> {
+    /// Opens `path`; unless `buffered` past the page cache, where the file system offers that for
+    /// blocks of [`BLOCK`] bytes.
+    pub(super) fn open(
+        path: &Path,
+        how: Open,
+        buffered: bool,
+        stats: Arc<IoStats>,
+    ) -> Result<SysFile, IoError> {
         let access = match how {
             Open::Read => OFlags::RDONLY,
             Open::Write => OFlags::RDWR,
             Open::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        let flags = access | OFlags::CLOEXEC;
+        let fail = |errno: Errno| failed("open", path, errno);
         let mode = Mode::from_raw_mode(0o644);
-        let direct = match how {
-            // A refused O_DIRECT may already have created the file, so it is asked for later.
-            Open::CreateNew => Err(Errno::INVAL),
-            Open::Read | Open::Write => {
-                repeat(|| rustix::fs::open(path, flags | OFlags::DIRECT, mode))
-            }
-        };
-        let (fd, direct) = match direct {
-            Ok(fd) => (fd, true),
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                let plain = repeat(|| rustix::fs::open(path, flags, mode));
-                let fd = plain.map_err(|errno| failed("open", path, errno))?;
-                let direct =
-                    how == Open::CreateNew && rustix::fs::fcntl_setfl(&fd, OFlags::DIRECT).is_ok();
-                (fd, direct)
-            }
-            Err(errno) => return Err(failed("open", path, errno)),
-        };
-        let fits = direct && direct_fits(&fd);
-        if direct && !fits {
-            rustix::fs::fcntl_setfl(&fd, OFlags::empty())
-                .map_err(|errno| failed("open", path, errno))?;
-        }
+        let fd = repeat(|| rustix::fs::open(path, access | OFlags::CLOEXEC, mode));
+        let fd = fd.map_err(fail)?;
+        // Asked for on the open file, because a refused open may already have created it.
+        let flag = OFlags::DIRECT;
+        let direct = !buffered && direct_fits(&fd) && rustix::fs::fcntl_setfl(&fd, flag).is_ok();
         Ok(SysFile {
             fd: StdFile::from(fd),
             path: path.to_owned(),
-            direct: fits,
+            direct,
             stats,
         })
     }
@@ -211,6 +202,43 @@ impl SysFile {
     fn count(&self, purpose: Purpose) {
         self.stats.lone[purpose as usize].fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Serves one request of a batch by blocking calls.
+pub(super) fn serve(request: Request) -> Completion {
+    let Request {
+        token,
+        file,
+        offset,
+        mut op,
+    } = request;
+    let result = match sys_file(&*file, offset, &op) {
+        Err(error) => Err(error),
+        Ok(file) => match &mut op {
+            Op::Read(buf) => file.read_at(offset, buf),
+            Op::Write(buf) => file.write_at(offset, buf, false).map(|()| buf.len()),
+            Op::WriteDurable(buf) => file.write_at(offset, buf, true).map(|()| buf.len()),
+            Op::Sync => file.sync().map(|()| 0),
+        },
+    };
+    let buf = op.into_buf();
+    Completion { token, result, buf }
+}
+
+/// The file behind a request, if the request is one that a backend can serve.
+pub(super) fn sys_file<'a>(
+    file: &'a dyn File,
+    offset: u64,
+    op: &Op,
+) -> Result<&'a SysFile, IoError> {
+    if let Some(error) = request_fault(file, offset, op) {
+        return Err(error);
+    }
+    file.as_any().downcast_ref::<SysFile>().ok_or_else(|| {
+        let text = "the file belongs to another disk";
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, text);
+        failed_at(op.name(), file.path(), offset, 0, source)
+    })
 }
 
 /// Where a write goes on after `n` bytes from `done`: at a block's start, so that the rest stays

@@ -246,11 +246,6 @@ impl World {
         inside
     }
 
-    /// Blocks that take space.
-    pub(super) fn used(&self) -> usize {
-        self.contents.values().map(Content::used).sum()
-    }
-
     /// Applies a change.
     pub(super) fn apply(&mut self, change: &Change) {
         match change {

@@ -1,0 +1,474 @@
+//! Where the log ends, and why that is safe.
+//!
+//! ```text
+//! segment k:   | F1 | F2 | F3 bad | F4 |        F4 vouches for at most what was durable when it
+//! segment k+1: | F5 | ...                       was built: beyond F2's end? Corrupt. Else: the end.
+//! ```
+//!
+//! L2: a bad frame ends the log only if no later frame, in the rest of its segment at any block
+//! boundary or in a later segment, names a durable position beyond the entries found. That is
+//! enough: whatever was acknowledged lay below the durable position of its time, and a log that was
+//! cut at an open went on from the cut, so no frame that survives can name a position that was cut.
+//!
+//! After an open the log goes on in a fresh segment at the end of its last complete entry. So at
+//! each frame, a later segment that begins inside or at the end of it, and whose first frame chains
+//! to it, is where the log goes on; what the old segment holds behind that point was discarded.
+//!
+//! Nothing is changed here: a crash in recovery is recovered by doing it again (M3).
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::WalError;
+use crate::frame::{FrameFault, FrameHeader, decode_any_header, frame_bytes};
+use crate::io::{BLOCK, Disk, File, Open, Purpose, REQUEST_MAX};
+use crate::log::{LogRecovery, ReplayEntry};
+use crate::lsn::{Lsn, Ts};
+use crate::segment::{FIRST_FRAME, FrameWindow, Segment, SegmentHeader, Spare, parse_segment_name};
+use crate::stream::EntryStream;
+
+/// What recovery found: enough to go on.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) recovery: LogRecovery,
+    /// The segments of the log, oldest first; those before the one that holds `redo` are kept for
+    /// an older checkpoint, unread.
+    pub(crate) live: VecDeque<Arc<Segment>>,
+    /// Where the first segment that was read begins.
+    pub(crate) oldest: Lsn,
+    /// Files that are not part of it.
+    pub(crate) spares: Vec<Spare>,
+    /// Header crc of the last frame.
+    pub(crate) prev_crc: u32,
+    pub(crate) next_seq: u64,
+}
+
+impl Found {
+    /// A log without a byte.
+    pub(crate) fn nothing() -> Found {
+        Found {
+            recovery: LogRecovery::default(),
+            live: VecDeque::new(),
+            oldest: Lsn::ZERO,
+            spares: Vec::new(),
+            prev_crc: 0,
+            next_seq: 1,
+        }
+    }
+}
+
+/// A file whose header names its own number.
+#[derive(Debug)]
+struct Candidate {
+    header: SegmentHeader,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    len: u64,
+}
+
+impl Candidate {
+    fn window(&self) -> FrameWindow {
+        FrameWindow::new(Arc::clone(&self.file), Purpose::Replay, REQUEST_MAX)
+    }
+
+    /// Header crc and `prev_crc` of a valid first frame.
+    fn first_frame(&self) -> Result<Option<FrameHeader>, WalError> {
+        let mut window = self.window();
+        let frame = window.frame(FIRST_FRAME, self.header.salt)?;
+        let header = frame.ok().map(|(header, _)| header);
+        Ok(header.filter(|h| h.base_lsn == self.header.first_lsn && h.term == self.header.term))
+    }
+}
+
+/// A file without a header of its own that holds frames. Stale ones of an earlier use, or a segment
+/// whose header was damaged: then its frames still vouch.
+#[derive(Debug)]
+struct Suspect {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    len: u64,
+    first: FrameHeader,
+}
+
+/// The files of the folder.
+#[derive(Debug, Default)]
+struct Survey {
+    /// Segments by number.
+    candidates: Vec<Candidate>,
+    suspects: Vec<Suspect>,
+    spares: Vec<Spare>,
+}
+
+type Replay<'a> = &'a mut dyn FnMut(ReplayEntry<'_>) -> Result<(), WalError>;
+
+/// Finds the end of the log in `dir` and replays it from `redo` on.
+pub(crate) fn find_end(
+    disk: &dyn Disk,
+    dir: &Path,
+    uuid: [u8; 16],
+    redo: Lsn,
+    must_reach: Lsn,
+    replay: Replay<'_>,
+) -> Result<Found, WalError> {
+    let Survey {
+        candidates,
+        suspects,
+        mut spares,
+    } = survey(disk, dir, uuid)?;
+    let highest = candidates.last().map_or(0, |last| last.header.seq);
+    let [at_redo, below] = starts(&candidates, redo)?;
+    let mut scan = Scan::new(&candidates, &suspects, redo);
+    if let Some(first) = at_redo {
+        scan.run(first, replay)?;
+    }
+    // Without a complete entry from `redo` on, the next frame must chain to the one where `redo`
+    // lies. Nothing was replayed yet.
+    if let Some(first) = below.filter(|_| scan.kept.0 == 0) {
+        scan = Scan::new(&candidates, &suspects, redo);
+        scan.run(first, replay)?;
+    }
+    if scan.chain.is_empty() {
+        if redo > Lsn::ZERO {
+            let found = match candidates.first() {
+                Some(first) => format!("the first begins at {}", Lsn(first.header.first_lsn)),
+                None => "none".to_string(),
+            };
+            let expected = format!("a segment that holds {redo}");
+            return Err(WalError::corrupt(0, expected, found).in_file(dir, 0));
+        }
+        let nothing = FrameFault::Short {
+            needed: BLOCK,
+            found: 0,
+        };
+        scan.judge(None, nothing)?;
+    }
+    // The stream begins at `redo` even if the log ends before it.
+    let end = scan.stream.position().min(scan.position);
+    let reach = must_reach.max(redo);
+    if end < reach {
+        let found = format!("its end at {end}");
+        return Err(
+            WalError::corrupt(0, format!("a log that reaches {reach}"), found).in_file(dir, 0),
+        );
+    }
+    let chain = scan.chain[..scan.kept.0].to_vec();
+    let prev_crc = scan.kept.1;
+    let recovery = LogRecovery { end, ..scan.report };
+    let first = chain
+        .first()
+        .map(|&at| Lsn(candidates[at].header.first_lsn));
+    Ok(Found {
+        recovery,
+        live: keep(candidates, &chain, &mut spares),
+        oldest: first.unwrap_or(end),
+        spares,
+        prev_crc,
+        next_seq: highest + 1,
+    })
+}
+
+/// The segments to keep: those on the chain, and those before it (L4). One before it that begins at
+/// or behind a later one was cut off at an earlier open.
+fn keep(
+    candidates: Vec<Candidate>,
+    chain: &[usize],
+    spares: &mut Vec<Spare>,
+) -> VecDeque<Arc<Segment>> {
+    let mut live: VecDeque<Arc<Segment>> = VecDeque::new();
+    let first = chain.first().copied().unwrap_or(0);
+    for (at, candidate) in candidates.into_iter().enumerate().rev() {
+        let begin = Lsn(candidate.header.first_lsn);
+        let older = at < first && live.front().is_some_and(|next| begin < next.first_lsn);
+        if chain.contains(&at) || older {
+            live.push_front(Arc::new(Segment {
+                seq: candidate.header.seq,
+                first_lsn: begin,
+                salt: candidate.header.salt,
+                file: candidate.file,
+                len: candidate.len,
+            }));
+        } else {
+            spares.push(Spare {
+                path: candidate.path,
+                len: candidate.len,
+            });
+        }
+    }
+    live
+}
+
+/// Sorts the files of the folder.
+fn survey(disk: &dyn Disk, dir: &Path, uuid: [u8; 16]) -> Result<Survey, WalError> {
+    let mut survey = Survey::default();
+    for name in disk.list(dir)? {
+        let Some(seq) = parse_segment_name(&name) else {
+            continue;
+        };
+        let path = dir.join(&name);
+        let file = disk.open(&path, Open::Write)?;
+        let len = file.len()? / BLOCK as u64 * BLOCK as u64;
+        let mut window = FrameWindow::new(Arc::clone(&file), Purpose::Replay, 2 * BLOCK);
+        let block = window.bytes(0, BLOCK)?;
+        let header = SegmentHeader::decode(block, uuid).map_err(|e| e.in_file(&path, 0))?;
+        if let Some(header) = header.filter(|header| header.seq == seq) {
+            // What is only in the kernel's memory may be read now and gone after a power cut;
+            // nothing is trusted before it is durable.
+            file.sync()?;
+            survey.candidates.push(Candidate {
+                header,
+                path,
+                file,
+                len,
+            });
+            continue;
+        }
+        if let Ok(first) = decode_any_header(window.bytes(FIRST_FRAME, BLOCK)?) {
+            survey.suspects.push(Suspect {
+                path: path.clone(),
+                file,
+                len,
+                first,
+            });
+        }
+        survey.spares.push(Spare { path, len });
+    }
+    survey
+        .candidates
+        .sort_by_key(|candidate| candidate.header.seq);
+    Ok(survey)
+}
+
+/// Where to begin: the last segment with a valid first frame that begins at `redo`, and the last
+/// one that begins below it.
+fn starts(candidates: &[Candidate], redo: Lsn) -> Result<[Option<usize>; 2], WalError> {
+    let mut at_redo = None;
+    for (at, candidate) in candidates.iter().enumerate().rev() {
+        let first = Lsn(candidate.header.first_lsn);
+        let late = first > redo || (first == redo && at_redo.is_some());
+        if late || candidate.first_frame()?.is_none() {
+            continue;
+        }
+        if first < redo {
+            return Ok([at_redo, Some(at)]);
+        }
+        at_redo = Some(at);
+    }
+    Ok([at_redo, None])
+}
+
+/// A walk along the chain of frames.
+struct Scan<'a> {
+    candidates: &'a [Candidate],
+    suspects: &'a [Suspect],
+    stream: EntryStream,
+    /// Where the next frame's payload begins.
+    position: Lsn,
+    /// Header crc of the last good frame.
+    prev: Option<u32>,
+    /// Segments that were followed, as indexes.
+    chain: Vec<usize>,
+    /// How many of them, and the header crc of which frame, hold the end of the last complete
+    /// entry: there the log goes on. What follows is part of an entry without its end.
+    kept: (usize, u32),
+    report: LogRecovery,
+}
+
+impl<'a> Scan<'a> {
+    fn new(candidates: &'a [Candidate], suspects: &'a [Suspect], redo: Lsn) -> Scan<'a> {
+        Scan {
+            candidates,
+            suspects,
+            stream: EntryStream::new(redo),
+            position: Lsn::ZERO,
+            prev: None,
+            chain: Vec::new(),
+            kept: (0, 0),
+            report: LogRecovery::default(),
+        }
+    }
+
+    /// Follows the log from segment `first` to its end.
+    fn run(&mut self, first: usize, replay: Replay<'_>) -> Result<(), WalError> {
+        let mut at = first;
+        loop {
+            let candidate = &self.candidates[at];
+            self.chain.push(at);
+            self.position = Lsn(candidate.header.first_lsn);
+            let mut window = candidate.window();
+            let mut offset = FIRST_FRAME;
+            at = loop {
+                let frame = window.frame(offset, candidate.header.salt)?;
+                let followed = frame.and_then(|(header, payload)| {
+                    self.follows(candidate, header)?;
+                    Ok((header, payload))
+                });
+                let (header, payload) = match followed {
+                    Ok(frame) => frame,
+                    Err(fault @ FrameFault::Unknown { .. }) => {
+                        return Err(WalError::Version {
+                            segment: candidate.path.clone(),
+                            expected: fault.expected(),
+                            found: fault.found(),
+                        });
+                    }
+                    Err(fault) => return self.judge(Some((at, offset)), fault),
+                };
+                let next = self.accept(at, offset, &header, payload, replay)?;
+                if let Some(next) = next {
+                    break next;
+                }
+                offset += frame_bytes(payload.len()) as u64;
+            };
+        }
+    }
+
+    /// Takes the payload of a good frame, up to where a later segment goes on; returns that one.
+    fn accept(
+        &mut self,
+        at: usize,
+        offset: u64,
+        header: &FrameHeader,
+        payload: &[u8],
+        replay: Replay<'_>,
+    ) -> Result<Option<usize>, WalError> {
+        let base = Lsn(header.base_lsn);
+        let end = base.advance(payload.len() as u64);
+        let next = self.successor(at, header)?;
+        let cut = next.map_or(end, |next| Lsn(self.candidates[next].header.first_lsn));
+        self.stream.feed(base, &payload[..cut.since(base) as usize]);
+        self.prev = Some(header.hdr_crc);
+        self.position = cut;
+        self.replay_complete(&self.candidates[at], offset, replay)?;
+        let entries_end = self.stream.position();
+        if entries_end > base || (entries_end == base && payload.is_empty()) {
+            self.kept = (self.chain.len(), header.hdr_crc);
+        }
+        Ok(next)
+    }
+
+    /// Checks that a frame continues the log.
+    fn follows(&self, candidate: &Candidate, header: FrameHeader) -> Result<(), FrameFault> {
+        if let Some(expected) = self.prev
+            && header.prev_crc != expected
+        {
+            return Err(FrameFault::Chain {
+                expected,
+                found: header.prev_crc,
+            });
+        }
+        if header.base_lsn != self.position.0 {
+            return Err(FrameFault::Base {
+                expected: self.position.0,
+                found: header.base_lsn,
+            });
+        }
+        if header.term != candidate.header.term {
+            return Err(FrameFault::Term(header.term));
+        }
+        Ok(())
+    }
+
+    /// The later segment that goes on inside or at the end of the frame just read, if any.
+    fn successor(&self, at: usize, frame: &FrameHeader) -> Result<Option<usize>, WalError> {
+        let base = frame.base_lsn;
+        let end = base + u64::from(frame.payload_len);
+        for (next, candidate) in self.candidates.iter().enumerate().skip(at + 1).rev() {
+            let first = candidate.header.first_lsn;
+            let inside = first == end || (base < first && first < end);
+            if inside
+                && let Some(header) = candidate.first_frame()?
+                && header.prev_crc == frame.hdr_crc
+            {
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
+    fn replay_complete(
+        &mut self,
+        candidate: &Candidate,
+        offset: u64,
+        replay: Replay<'_>,
+    ) -> Result<(), WalError> {
+        loop {
+            let taken = self
+                .stream
+                .take()
+                .map_err(|e| e.in_file(&candidate.path, offset))?;
+            let Some(entry) = taken else {
+                return Ok(());
+            };
+            self.report.entries += 1;
+            self.report.bytes += entry.end.since(entry.begin);
+            self.report.last_ts = self.report.last_ts.max(Ts(entry.ts.0));
+            replay(entry)?;
+        }
+    }
+
+    /// A frame is bad (`at`: segment and offset): the end of the log if nobody vouches for it,
+    /// else Corrupt (L2).
+    fn judge(&mut self, at: Option<(usize, u64)>, fault: FrameFault) -> Result<(), WalError> {
+        let (from, mut offset) = at.unwrap_or((0, FIRST_FRAME));
+        let end = self.stream.position();
+        let mut discarded = 0;
+        let mut vouched = Lsn::ZERO;
+        for candidate in &self.candidates[from..] {
+            let salt = candidate.header.salt;
+            let (frames, most) = claims(candidate.window(), salt, offset, candidate.len)?;
+            discarded += frames;
+            vouched = vouched.max(most);
+            offset = FIRST_FRAME;
+        }
+        for suspect in self.suspects.iter().filter(|s| s.first.base_lsn >= end.0) {
+            let window = FrameWindow::new(Arc::clone(&suspect.file), Purpose::Replay, REQUEST_MAX);
+            let (_, most) = claims(window, suspect.first.salt, FIRST_FRAME, suspect.len)?;
+            if most > end {
+                let found = format!("none, and frames that vouch for {most}");
+                return Err(
+                    WalError::corrupt(0, "a segment header", found).in_file(&suspect.path, 0)
+                );
+            }
+        }
+        if vouched > end {
+            return Err(self.vouched(at, fault, vouched));
+        }
+        self.report.discarded_frames = discarded;
+        Ok(())
+    }
+
+    fn vouched(&self, at: Option<(usize, u64)>, fault: FrameFault, vouched: Lsn) -> WalError {
+        let (from, offset) = at.unwrap_or((0, FIRST_FRAME));
+        WalError::Corrupt {
+            segment: self.candidates[from].path.clone(),
+            offset,
+            expected: format!(
+                "{} (entries up to {vouched} were durable, found up to {})",
+                fault.expected(),
+                self.stream.position()
+            ),
+            found: fault.found(),
+        }
+    }
+}
+
+/// Frames with `salt` at any block boundary from `offset` on: how many, and the highest position
+/// that they vouch for. The header alone counts: what it says was true when it was built.
+fn claims(
+    mut window: FrameWindow,
+    salt: u64,
+    mut offset: u64,
+    len: u64,
+) -> Result<(u64, Lsn), WalError> {
+    let mut frames = 0;
+    let mut most = Lsn::ZERO;
+    while offset < len {
+        if let Ok(header) = window.header(offset, salt)? {
+            frames += 1;
+            most = most.max(Lsn(header.durable_lsn.max(header.commit_lsn)));
+        }
+        offset += BLOCK as u64;
+    }
+    Ok((frames, most))
+}

@@ -1,0 +1,10 @@
+//! Tests of the log on the simulated disk.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod calls;
+mod corrupt;
+mod crash;
+mod format;
+mod support;
+mod tail;
