@@ -70,6 +70,11 @@ pub(crate) struct Kind {
 
 /// All engines of this build; Terrane first.
 pub(crate) const ENGINES: &[Kind] = &[
+    Kind {
+        name: "terrane",
+        version: env!("CARGO_PKG_VERSION"),
+        open: super::terrane::open,
+    },
     #[cfg(feature = "compare")]
     Kind {
         name: "redb",

@@ -16,6 +16,7 @@ mod rocksdb;
 #[cfg(feature = "compare")]
 mod sqlite;
 
+mod terrane;
 mod workload;
 
 use std::fs;
