@@ -37,7 +37,7 @@ impl Page {
     }
 }
 
-/// Seen failing without the acquire fence of `unchanged`, without the release fence of
+/// Meant to fail without the acquire fence of `unchanged`, without the release fence of
 /// `try_latch`, and with `release_unchanged` in place of `release_changed`.
 #[test]
 fn a_validated_read_is_one_state() {
@@ -63,7 +63,7 @@ fn a_validated_read_is_one_state() {
     });
 }
 
-/// Seen failing with a comparison of flags only in `try_upgrade` (both upgrade from one look, and
+/// Meant to fail with a comparison of flags only in `try_upgrade` (both upgrade from one look, and
 /// a change is lost).
 #[test]
 fn of_two_upgrades_from_one_look_one_wins() {
@@ -93,7 +93,7 @@ fn of_two_upgrades_from_one_look_one_wins() {
 }
 
 /// A flag set beside the latch (the clock's mark, the io flag) neither breaks the latch nor is lost
-/// by its release. Seen failing with a plain store in `release_changed`.
+/// by its release. Meant to fail with a plain store in `release_changed`.
 #[test]
 fn flags_beside_the_latch_survive_it() {
     loom::model(|| {
@@ -132,7 +132,7 @@ impl Tagged {
 /// A structure change over two pages against a bump of the epoch and a change of one page in the
 /// newer epoch: the image holds both pages' change or neither (T2).
 ///
-/// Seen failing with the restart on a newer page left out, with `drained` answering true at once,
+/// Meant to fail with the restart on a newer page left out, with `drained` answering true at once,
 /// and without the fence of `enter`.
 #[test]
 fn a_structure_change_lies_in_one_epoch() {
@@ -210,7 +210,7 @@ fn a_structure_change_lies_in_one_epoch() {
     });
 }
 
-/// What a thread changed inside the gate is visible after the drain. Seen failing with a relaxed
+/// What a thread changed inside the gate is visible after the drain. Meant to fail with a relaxed
 /// decrement in `leave`.
 #[test]
 fn the_drain_shows_what_was_done_inside() {

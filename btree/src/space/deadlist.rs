@@ -146,7 +146,7 @@ mod tests {
         /// All 64 outcome sequences of six checkpoints, with random work between: written pages,
         /// ended pages, and writes of e+1 that come before the checkpoint of e is published.
         ///
-        /// Seen failing with the release by the newest image's epoch, with the release by
+        /// Meant to fail with the release by the newest image's epoch, with the release by
         /// `epoch - 1` (arithmetic in place of the fact: an abandoned checkpoint lies between), and
         /// with `birth + 1 == death` taken for reusable.
         #[test]

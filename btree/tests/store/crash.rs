@@ -163,9 +163,9 @@ impl Run {
     }
 }
 
-/// Seen failing with: slots released by the newest image's epoch instead of the oldest's; the map
-/// written after META; a delta run written over the published tail of the file; META's copies of
-/// the newer generation overwritten.
+/// Seen failing with slots released by the newest image's epoch instead of the oldest's. Meant to
+/// fail as well with the map written after META, a delta run written over the published tail of the
+/// file, and META's copies of the newer generation overwritten.
 #[test]
 fn every_crash_opens_a_published_image() {
     let run = Run::watch(13, 1);
