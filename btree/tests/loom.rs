@@ -1,7 +1,9 @@
 //! The state word of a page and the epoch gate under every interleaving of two or three threads.
 //!
-//! `RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 cargo test --release -p terrane-btree --test loom`
+//! `RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 cargo test --release -p terrane-btree --test
+//! loom`
 #![cfg(loom)]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};

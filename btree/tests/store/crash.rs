@@ -116,7 +116,7 @@ impl Run {
         }
         let (allowed, seen) = (run.allowed.clone(), run.seen.clone());
         run.disk.on_io(move |disk: &SimDisk, event: &IoEvent| {
-            if event.boundary % stride != 0 {
+            if !event.boundary.is_multiple_of(stride) {
                 return;
             }
             let allowed = allowed.lock().unwrap();

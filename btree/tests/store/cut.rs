@@ -1,5 +1,6 @@
 //! The epoch cut as a model test on the real store: random work with eviction, merges, overflow,
-//! failing I/O and abandoned checkpoints; every image plus its redo is the log's state (T2, M1, M2).
+//! failing I/O and abandoned checkpoints; every image plus its redo is the log's state (T2, M1,
+//! M2).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -98,7 +99,11 @@ fn one_run(seed: u64) -> (u64, u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 8,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Seen failing with a frozen copy that moves the live location back, and with lists not given
     /// back by an abandoned checkpoint.
@@ -274,8 +279,8 @@ fn start(
     spawn.spawn("model", Box::new(body)).expect("spawn")
 }
 
-/// Seen failing with a publish to the list of the open epoch. The restart of a structure change on a
-/// newer page is too rare here; the loom model of the gate has it.
+/// Seen failing with a publish to the list of the open epoch. The restart of a structure change on
+/// a newer page is too rare here; the loom model of the gate has it.
 #[test]
 fn writers_and_checkpoints_by_turns() {
     let mut all = (0, 0, 0);

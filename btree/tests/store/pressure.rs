@@ -77,8 +77,8 @@ fn sixty_four_frames_serve_sixteen_threads() {
 /// Rows 80 and 81: a full device refuses before anything is changed, lets a checkpoint finish out
 /// of the reserve, and serves again without a reopen when there is room.
 ///
-/// Meant to fail with a reserve of zero (the checkpoint fails as well), and with dirty pages left out
-/// of the admission.
+/// Meant to fail with a reserve of zero (the checkpoint fails as well), and with dirty pages left
+/// out of the admission.
 #[test]
 fn a_full_device_refuses_and_recovers() {
     let disk = SimDisk::seeded(2);
