@@ -549,5 +549,9 @@ fn a_table_is_of_one_database() {
         assert_eq!(error.unwrap().kind(), ErrorKind::Invalid);
     }
     let clone = db.clone();
-    assert_eq!(numbers.get(&clone.snapshot(), 1).unwrap(), None, "handles are of one database");
+    assert_eq!(
+        numbers.get(&clone.snapshot(), 1).unwrap(),
+        None,
+        "handles are of one database"
+    );
 }

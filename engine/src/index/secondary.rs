@@ -189,14 +189,20 @@ mod tests {
         let unique = change(UNIQUE, &[1, 7], Some(&key));
         let secondary = change(SECONDARY, &[1, 2, 9], Some(&[]));
         assert_eq!(written, [unique, secondary]);
-        assert_eq!(all(Some(&first), Some(&row(Some(7), 0x102, "other text"))), []);
+        assert_eq!(
+            all(Some(&first), Some(&row(Some(7), 0x102, "other text"))),
+            []
+        );
 
         let gone = change(SECONDARY, &[1, 2, 9], None);
         let there = change(SECONDARY, &[1, 3, 9], Some(&[]));
         assert_eq!(all(Some(&first), Some(&moved)), [gone, there]);
 
         let deleted = all(Some(&moved), None);
-        let wanted = [change(UNIQUE, &[1, 7], None), change(SECONDARY, &[1, 3, 9], None)];
+        let wanted = [
+            change(UNIQUE, &[1, 7], None),
+            change(SECONDARY, &[1, 3, 9], None),
+        ];
         assert_eq!(deleted, wanted);
 
         // `None` stands beside the primary key, so that it never collides.

@@ -61,8 +61,10 @@ impl Shape {
         if std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(read.database().core())) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Invalid, "a table is used with another database")
-            .with("table", &self.info.name))
+        Err(
+            Error::new(ErrorKind::Invalid, "a table is used with another database")
+                .with("table", &self.info.name),
+        )
     }
 
     /// A lone key as text, for an error.
@@ -210,10 +212,11 @@ impl<K: Key, V: Value> Table<K, V> {
         let mut rows = 0;
         self.shape.check_read(read)?;
         let (lower, upper) = bounds(&Span::all());
-        read.scan_raw(self.shape.info.tree, lower, upper, false)?.visit(&mut |_, _| {
-            rows += 1;
-            Ok(())
-        })?;
+        read.scan_raw(self.shape.info.tree, lower, upper, false)?
+            .visit(&mut |_, _| {
+                rows += 1;
+                Ok(())
+            })?;
         Ok(rows)
     }
 
