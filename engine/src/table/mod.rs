@@ -67,12 +67,23 @@ impl Shape {
         )
     }
 
-    /// A lone key as text, for an error.
+    /// A lone key as text, for an error: the beginning of a long one.
     pub(crate) fn show_key(&self, key: &[u8]) -> String {
-        (self.key_type)()
-            .show_key(key)
-            .unwrap_or_else(|_| "?".into())
+        shown((self.key_type)().show_key(key))
     }
+}
+
+/// The beginning of a text, for an error.
+pub(crate) fn shown(text: Result<String>) -> String {
+    const SHOWN_CHARS: usize = 80;
+    let Ok(mut text) = text else {
+        return "?".into();
+    };
+    if let Some((end, _)) = text.char_indices().nth(SHOWN_CHARS) {
+        text.truncate(end);
+        text.push_str("..");
+    }
+    text
 }
 
 /// A table of an open database: the handle to keep. Clones are cheap and name the same table.

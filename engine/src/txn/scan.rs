@@ -123,6 +123,17 @@ impl RawScan {
         })
     }
 
+    /// The same rows in the other direction, from its first on.
+    pub(crate) fn reversed(&self) -> Result<RawScan> {
+        let range = Range {
+            reverse: !self.range.reverse,
+            ..self.range.clone()
+        };
+        let own = self.own.as_ref().map(|own| own.writes.clone());
+        let tentative = self.tentative.clone();
+        RawScan::new(&self.db, self.pin.clone(), range, own, tentative)
+    }
+
     /// The next row of the tree that the reader sees.
     fn next_stored(&mut self) -> Result<Option<Pair>> {
         loop {
