@@ -239,7 +239,7 @@ impl Builder {
     }
 
     /// Checks every option and fills in the defaults.
-    fn resolve(&self) -> Result<Options> {
+    pub(crate) fn resolve(&self) -> Result<Options> {
         if let Some(name) = self.twice {
             let error = Error::new(ErrorKind::Invalid, "an option was given twice");
             return Err(error.with("option", name));
@@ -328,7 +328,7 @@ impl Builder {
 }
 
 /// Row 1 of the bad-input catalogue: refused before any I/O.
-fn check_path(path: &Path) -> Result<()> {
+pub(crate) fn check_path(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let what = match bytes {
         [] => "a path is empty",
