@@ -16,7 +16,7 @@ struct Passage {
     #[terrane(id = 3)]
     text: String,
     #[terrane(id = 4, vector(metric = "cosine"))]
-    embedding: Vector<384>, // owns a Box<[f32; 384]>; DynVector where the schema gives the dimension
+    embedding: Vector<384>, // owns a box; DynVector where the schema gives the dimension
 }
 const PASSAGES: TableDef<u64, Passage> = TableDef::new("passages");
 
@@ -31,7 +31,8 @@ fn add_and_ask(db: &Database, new: &Passage, question: &[f32]) -> Result<Vec<Hit
             .run(tx)
     })?;
     for hit in &best {
-        println!("{:.3} {} {}", hit.distance, hit.key, hit.record()?.text); // decoded when asked for
+        // Decoded when asked for.
+        println!("{:.3} {} {}", hit.distance, hit.key, hit.record()?.text);
     }
     Ok(best)
 }
@@ -67,16 +68,16 @@ fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     let temporary = std::env::temp_dir().join(format!("terrane-04-{}", std::process::id()));
     let folder = given.as_ref().unwrap_or(&temporary);
-    std::fs::create_dir_all(folder).expect("the folder can be made");
+    std::fs::create_dir_all(folder)?;
 
     run(folder)?;
 
     if given.is_none() {
-        std::fs::remove_dir_all(&temporary).expect("the folder can be removed");
+        std::fs::remove_dir_all(&temporary)?;
     }
     Ok(())
 }
