@@ -95,8 +95,10 @@ fn one(
     }
     let end = match tx.commit() {
         Err(error) if error.kind() == terrane::ErrorKind::Unknown => End::Unknown,
-        outcome if committed(outcome) => End::Committed,
-        _ => End::Aborted,
+        outcome => match committed(outcome) {
+            true => End::Committed,
+            false => End::Aborted,
+        },
     };
     note(tape, thread, began, end, ops);
 }
