@@ -97,6 +97,8 @@ pub(crate) struct Options {
     pub(crate) create: Create,
     pub(crate) read_only: bool,
     pub(crate) page_class: Class,
+    /// The page size was asked for, so a table of another one is refused.
+    pub(crate) page_class_wanted: bool,
     pub(crate) commit_keys: usize,
     pub(crate) commit_bytes: usize,
     pub(crate) lock_timeout: Duration,
@@ -156,7 +158,8 @@ impl Builder {
         /// Memory for pages, log buffer and older versions together. Default 256 MiB, at least
         /// 4 MiB.
         memory_bytes: usize;
-        /// Page size of new tables: 8, 16 or 32 KiB. Default 8 KiB.
+        /// Page size of new tables: 8, 16 or 32 KiB; one with vectors may take larger ones. If it
+        /// is given, a table that has smaller pages is refused. Default 8 KiB.
         page_bytes: usize;
         /// Length of a log segment: a multiple of 4096, 256 KiB to 1 GiB. Default 64 MiB.
         segment_bytes: u64;
@@ -313,6 +316,7 @@ impl Builder {
             create,
             read_only,
             page_class,
+            page_class_wanted: self.page_bytes.is_some(),
             commit_keys,
             commit_bytes,
             lock_timeout: self.lock_timeout.unwrap_or(Duration::from_secs(5)),

@@ -11,7 +11,7 @@
 
 mod log;
 mod rows;
-mod shadow;
+pub(crate) mod shadow;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -157,7 +157,7 @@ fn shadow_of(env: &Env, path: &Path) -> Result<Env> {
         }
     }
     Ok(Env {
-        disk: shadow::Shadow::new(Arc::clone(&env.disk)),
+        disk: shadow::Shadow::over(Arc::clone(&env.disk)),
         ..env.clone()
     })
 }

@@ -1,8 +1,10 @@
 //! A disk that reads what is there and keeps in memory what is written.
 //!
 //! Over it the ordinary open, with recovery and all it changes, runs on a directory of which not a
-//! byte changes: what `terrane check` verifies is what the next open would serve. Memory grows with
-//! what recovery writes, not with the database; blocks of zeros take none.
+//! byte changes: what `terrane check` verifies is what the next open would serve, and a read-only
+//! open needs no right to write. Memory grows with what is written, not with the database; blocks of
+//! zeros take none. Reads of files that nobody has written go to the real disk as they are, in
+//! batches too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind as Os;
@@ -17,7 +19,7 @@ use terrane_wal::sync::Mutex;
 
 /// A disk over another one, which it never changes.
 #[derive(Debug)]
-pub(super) struct Shadow {
+pub(crate) struct Shadow {
     real: Arc<dyn Disk>,
     names: Mutex<Names>,
     stats: IoStats,
@@ -49,7 +51,7 @@ struct Content {
 
 impl Shadow {
     /// A shadow of this disk.
-    pub(super) fn new(real: Arc<dyn Disk>) -> Arc<dyn Disk> {
+    pub(crate) fn over(real: Arc<dyn Disk>) -> Arc<dyn Disk> {
         Arc::new(Shadow {
             real,
             names: Mutex::default(),
@@ -162,8 +164,12 @@ impl Disk for Shadow {
         self.real.lock(path)
     }
 
-    fn batch(&self, _: Purpose) -> Box<dyn Batch> {
-        Box::new(AtOnce::default())
+    fn batch(&self, purpose: Purpose) -> Box<dyn Batch> {
+        Box::new(ShadowBatch {
+            real: self.real.batch(purpose),
+            pushed: Vec::new(),
+            done: Vec::new(),
+        })
     }
 
     fn stats(&self) -> &IoStats {
@@ -182,6 +188,13 @@ impl ShadowFile {
                 blocks: BTreeMap::new(),
             }),
         })
+    }
+
+    /// The real file, if all that is read comes from it.
+    fn untouched(&self) -> Option<Arc<dyn File>> {
+        let state = self.state.lock();
+        let whole = state.blocks.is_empty() && state.len == state.real_len;
+        self.real.clone().filter(|_| whole)
     }
 }
 
@@ -266,27 +279,29 @@ impl File for ShadowFile {
     }
 }
 
-/// A batch whose requests are done when they are submitted.
-#[derive(Debug, Default)]
-struct AtOnce {
+/// A batch: reads of untouched files go on to the real disk, the rest is done when it is submitted.
+#[derive(Debug)]
+struct ShadowBatch {
+    real: Box<dyn Batch>,
     pushed: Vec<Request>,
     done: Vec<Completion>,
 }
 
-impl Batch for AtOnce {
+impl Batch for ShadowBatch {
     fn push(&mut self, request: Request) {
-        self.pushed.push(request);
+        let ours = request.file.as_any().downcast_ref::<ShadowFile>();
+        let untouched = ours.and_then(ShadowFile::untouched);
+        match (untouched, &request.op) {
+            (Some(file), Op::Read(_)) => self.real.push(Request { file, ..request }),
+            _ => self.pushed.push(request),
+        }
     }
 
     fn submit(&mut self) {
-        for Request {
-            token,
-            file,
-            offset,
-            op,
-        } in self.pushed.drain(..)
-        {
-            let (result, buf) = match op {
+        self.real.submit();
+        for request in self.pushed.drain(..) {
+            let (file, offset) = (request.file, request.offset);
+            let (result, buf) = match request.op {
                 Op::Read(mut buf) => {
                     let read = file.read(Purpose::Other, offset, &mut buf);
                     (read, Some(buf))
@@ -297,20 +312,26 @@ impl Batch for AtOnce {
                 }
                 Op::Sync => (Ok(0), None),
             };
+            let token = request.token;
             self.done.push(Completion { token, result, buf });
         }
     }
 
     fn in_flight(&self) -> usize {
-        self.pushed.len() + self.done.len()
+        self.pushed.len() + self.done.len() + self.real.in_flight()
     }
 
     fn poll(&mut self) -> Vec<Completion> {
-        std::mem::take(&mut self.done)
+        let mut done = std::mem::take(&mut self.done);
+        done.extend(self.real.poll());
+        done
     }
 
     fn wait(&mut self) -> Vec<Completion> {
         self.submit();
+        if self.done.is_empty() {
+            return self.real.wait();
+        }
         self.poll()
     }
 }

@@ -22,7 +22,7 @@ const LISTS: TableDef<u64, Vec<u64>> = TableDef::new("lists");
 const THREADS: u64 = 4;
 const EACH: u64 = 400;
 /// Lists in use at a time.
-const ACTIVE: u64 = 6;
+const ACTIVE: u64 = 5;
 /// Appends to all lists after which one of them is left for a new one.
 const ROTATE: u64 = 12;
 /// Least share of transactions that must have met another, in percent.
