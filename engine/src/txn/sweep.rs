@@ -37,10 +37,9 @@ pub(crate) fn step(core: &Core) -> bool {
     for (tree, key) in ghosts {
         // A ghost that still has its (idle) entry is one that an aborted intent left behind.
         core.recent.collect(tree, &key, horizon);
-        match purge(core, tree, &key) {
-            Ok(true) => count(&core.counters.ghosts_purged),
-            // A leaf that cannot be read keeps its ghost; a scan that meets it notes it again.
-            Ok(false) | Err(_) => {}
+        // A leaf that cannot be read keeps its ghost; a scan that meets it notes it again.
+        if let Ok(true) = purge(core, tree, &key) {
+            count(&core.counters.ghosts_purged);
         }
     }
     // Only what the horizon itself holds back is a reader's fault.
