@@ -159,7 +159,7 @@ pub(super) fn read_image(
     for _ in 0..extent.zones {
         reader.zones.grow();
     }
-    let base = reader.read(disk, dir)?;
+    let base = reader.read(disk, dir).map_err(|error| error.at(&path, 0))?;
     let ImageReader {
         zones,
         gaps,

@@ -51,7 +51,13 @@ pub fn survey(
         match Meta::decode(&buf[..read], &path) {
             Ok(meta) if metas.contains(&meta) => {}
             Ok(meta) => metas.push(meta),
-            Err(error) => found(error.at(&path, offset)),
+            Err(mut error) => {
+                // A copy knows its file, not its place in it.
+                if let StoreError::Corrupt(corruption) = &mut error {
+                    corruption.offset = offset;
+                }
+                found(error);
+            }
         }
     }
     metas.sort_by_key(|meta| std::cmp::Reverse(meta.generation));

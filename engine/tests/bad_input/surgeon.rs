@@ -171,14 +171,17 @@ impl Surgeon {
 
     /// Changes the delta file, then seals its runs and whatever META says of them.
     pub(crate) fn edit_delta(&self, edit: impl FnOnce(&mut Vec<u8>)) {
-        self.edit(&self.delta(), edit);
-        self.seal();
+        let name = self.delta();
+        // As they were: the edit may have made a loop of them.
+        let runs = self.runs(&self.read(&name));
+        self.edit(&name, edit);
+        self.seal(&runs);
     }
 
-    fn seal(&self) {
+    fn seal(&self, runs: &[(usize, usize)]) {
         let name = self.delta();
         let mut delta = self.read(&name);
-        for (from, footer) in self.runs(&delta) {
+        for &(from, footer) in runs {
             let mut hasher = crc32fast::Hasher::new();
             hasher.update(&delta[footer + 8..footer + FOOTER]);
             hasher.update(&delta[from..footer]);
