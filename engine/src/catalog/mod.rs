@@ -80,6 +80,11 @@ impl Catalog {
         self.state.lock().tables.get(name).cloned()
     }
 
+    /// Every table, by name.
+    pub(crate) fn tables(&self) -> Vec<Arc<TableInfo>> {
+        self.state.lock().tables.values().cloned().collect()
+    }
+
     /// Refuses rows that were encoded under another version of their table's schema. Asked inside
     /// the gate, so the answer holds until the commit has its place.
     pub(crate) fn check_schema(&self, tree: TreeId, version: u32) -> Result<()> {
@@ -230,7 +235,7 @@ fn system_transaction(db: &Database) -> Transaction {
     Transaction::begin(db, begin)
 }
 
-fn next_tree(core: &Core) -> Result<TreeId> {
+pub(crate) fn next_tree(core: &Core) -> Result<TreeId> {
     let mut value = Vec::new();
     let row = core.tree(COUNTERS)?.get(&NEXT_TREE, &mut value)?;
     if row.is_none_or(|flags| flags.ghost) {
