@@ -313,10 +313,11 @@ impl Log {
         self.counters
             .segments_trimmed
             .fetch_add(trimmed, Ordering::Relaxed);
+        let mut outcome = Ok(());
         for spare in surplus {
-            self.env.disk.remove(&spare.path)?;
+            outcome = outcome.and(self.env.disk.remove(&spare.path));
         }
-        Ok(())
+        Ok(outcome?)
     }
 
     /// The oldest position that can still be read.
