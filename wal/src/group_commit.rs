@@ -146,6 +146,10 @@ struct State {
     want_durable: Queue,
     want_filled: Queue,
     want_room: Vec<Arc<dyn Waiter>>,
+    /// Those who close, until nothing is admitted that is not sequenced.
+    want_quiet: Vec<Arc<dyn Waiter>>,
+    /// Admissions that are neither sequenced nor released.
+    admitted: u64,
     next_waiter: u64,
     budget: Budget,
     closed: bool,
@@ -266,6 +270,15 @@ impl State {
         (pieces, payload_len)
     }
 
+    /// An admission was sequenced or released.
+    fn leave(&mut self, wakes: &mut Wakes) {
+        assert!(self.admitted > 0, "X2: sequenced without an admission");
+        self.admitted -= 1;
+        if self.admitted == 0 {
+            wakes.0.append(&mut self.want_quiet);
+        }
+    }
+
     fn queue(&mut self, level: Level) -> &mut Queue {
         match level {
             Level::Durable => &mut self.want_durable,
@@ -312,6 +325,8 @@ impl Board {
                 want_durable: Queue::new(),
                 want_filled: Queue::new(),
                 want_room: Vec::new(),
+                want_quiet: Vec::new(),
+                admitted: 0,
                 next_waiter: 0,
                 budget: Budget::new(buffer_bytes),
                 closed: false,
@@ -360,6 +375,7 @@ impl Board {
             ts,
             content,
         });
+        state.leave(&mut wakes);
         state.advance_filled(&mut wakes);
         self.settle(&mut state, &mut wakes);
         (place, wakes)
@@ -551,7 +567,10 @@ impl Board {
         }
         let verdict = state.budget.admit(len);
         match verdict {
-            Verdict::Admitted => return Ok(Step::Ready),
+            Verdict::Admitted => {
+                state.admitted += 1;
+                return Ok(Step::Ready);
+            }
             Verdict::NeedSegment if !state.budget.preparing => {
                 state.budget.preparing = true;
                 return Ok(Step::Prepare);
@@ -597,6 +616,7 @@ impl Board {
         let mut wakes = Wakes::default();
         let mut state = self.state.lock();
         state.budget.release(len, 0);
+        state.leave(&mut wakes);
         wakes.0.append(&mut state.want_room);
         drop(state);
         wakes.wake();
@@ -644,14 +664,25 @@ impl Board {
         Ts(self.last_ts.load(Ordering::Acquire))
     }
 
-    /// Refuses admissions from now on.
-    pub fn close(&self) {
-        let mut wakes = Wakes::default();
-        let mut state = self.state.lock();
-        state.closed = true;
-        wakes.0.append(&mut state.want_room);
-        drop(state);
-        wakes.wake();
+    /// Refuses admissions from now on, and waits until those before are sequenced or released.
+    pub fn close(&self, park: &dyn Park) {
+        let mut ticket = Ticket::default();
+        loop {
+            let mut wakes = Wakes::default();
+            let mut state = self.state.lock();
+            state.closed = true;
+            wakes.0.append(&mut state.want_room);
+            let quiet = state.admitted == 0;
+            if !quiet {
+                state.want_quiet.push(ticket.waiter(park));
+            }
+            drop(state);
+            wakes.wake();
+            if quiet {
+                return;
+            }
+            ticket.park();
+        }
     }
 
     /// The failure that poisoned the log.
