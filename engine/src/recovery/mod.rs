@@ -14,10 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use terrane_btree::{Class, Opened, Store};
-use terrane_wal::Log;
 use terrane_wal::env::Env;
 use terrane_wal::io::{Backend, Lock};
-use terrane_wal::lsn::{Lsn, TreeId, Ts};
+use terrane_wal::lsn::{Lsn, TreeId, Ts, TxnId};
+use terrane_wal::{EntryBuilder, Log, WalError};
 
 use crate::builder::Options;
 use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
@@ -201,18 +201,36 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    replay.finish()?;
+    let open_runs = replay.finish()?;
     drop_orphans(store)?;
     let last = found
         .last_ts
         .max(opened.image_hi_ts)
         .max(Ts(opened.clock_bound));
     log.observe(last);
-    let base = (found.end, found.last_ts.max(opened.image_hi_ts));
+    close_runs(&log, &open_runs)?;
+    let (end, ts) = log.positions().durable;
+    let base = (end, ts.max(opened.image_hi_ts));
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
     source.options.notices.extend(opened.fell_back.clone());
     source.ready(Some(log), base, replayed)
+}
+
+/// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space that
+/// is left to the next open: until then the runs stay open, and have no effect either.
+fn close_runs(log: &Arc<Log>, runs: &[(TxnId, u32)]) -> Result<()> {
+    for &(txn, chunks) in runs {
+        let mut entry = EntryBuilder::new();
+        entry.continue_run(txn, chunks);
+        let entry = entry.abort(txn);
+        let admission = match log.admit(entry.len()) {
+            Err(WalError::Full { .. }) => break,
+            other => other?,
+        };
+        log.sequence(admission, entry, true, &mut |_| {}).fill();
+    }
+    Ok(log.flush()?)
 }
 
 /// Drops trees that were made for a table whose commit never happened.
