@@ -23,6 +23,8 @@ mod database;
 mod error;
 #[cfg(not(loom))]
 mod field;
+#[cfg(not(loom))]
+mod index;
 pub mod limits;
 #[cfg(not(loom))]
 mod metrics;
@@ -32,6 +34,8 @@ mod query;
 mod recovery;
 #[cfg(not(loom))]
 mod runtime;
+#[cfg(not(loom))]
+mod table;
 mod txn;
 #[cfg(not(loom))]
 mod vector;
@@ -46,11 +50,17 @@ pub use error::{Error, ErrorKind, Outcome, Result};
 #[cfg(not(loom))]
 pub use field::Field;
 #[cfg(not(loom))]
+pub use index::{Index, IndexScan};
+#[cfg(not(loom))]
 pub use metrics::{IoCounts, Stats};
 #[cfg(not(loom))]
 pub use query::filter::Filter;
 #[cfg(not(loom))]
+pub use query::{hit::Hit, nearest::Nearest};
+#[cfg(not(loom))]
 pub use recovery::RecoveryProgress;
+#[cfg(not(loom))]
+pub use table::{Table, def::TableDef, scan::Scan};
 #[cfg(all(feature = "derive", not(loom)))]
 pub use terrane_derive::Record;
 #[cfg(not(loom))]

@@ -65,7 +65,12 @@ impl Pool {
         let goal = (class.bytes() * (blocks / 16).clamp(2, 64)) as u64;
         let mut victims = Vec::new();
         let mut freed = 0;
-        for _ in 0..2 * blocks {
+        for step in 0..2 * blocks {
+            // A page that nobody looked at for a round, dirty as it is, goes before a clean one that
+            // lost its mark just now: otherwise the pages in use would drive out each other.
+            if step >= blocks && !victims.is_empty() {
+                break;
+            }
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % blocks * block;
             match self.clear_block(at, block, &mut victims) {
                 Cleared::Freed(bytes) => freed += bytes,
@@ -86,7 +91,12 @@ impl Pool {
         if !frozen.is_empty() {
             victims = frozen;
         }
-        Ok(freed + self.write_victims(victims, true)?)
+        match self.write_victims(victims, true) {
+            Ok(more) => Ok(freed + more),
+            // There is room all the same; who finds none next time hears of it.
+            Err(_) if freed > 0 => Ok(freed),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes up to a batch of pages that were not used lately, and keeps them in memory: later
@@ -101,12 +111,16 @@ impl Pool {
                 break;
             }
         }
-        self.write_victims(victims, true)?;
+        self.write_victims(victims, false)?;
         Ok(self.counters.evicted_dirty.load(Ordering::Relaxed) - before)
     }
 
     /// Writes victims of any classes and waits for them.
-    fn write_victims(&self, mut victims: Vec<Victim>, drop: bool) -> Result<u64, StoreError> {
+    fn write_victims(
+        &self,
+        mut victims: Vec<Victim>,
+        drop_frames: bool,
+    ) -> Result<u64, StoreError> {
         if victims.is_empty() {
             return Ok(0);
         }
@@ -119,7 +133,7 @@ impl Pool {
                 break;
             }
         }
-        let settled = out.finish(self, drop)?;
+        let settled = out.finish(self, drop_frames)?;
         self.counters
             .evicted_dirty
             .fetch_add(settled.written, Ordering::Relaxed);
