@@ -1,8 +1,8 @@
-//! The one applier: rows of a commit, and rows of the log at recovery, into the trees.
+//! The applier: rows of a commit into the trees.
 //!
-//! A commit's rows go through the recent-writes index: pre-image and begin timestamp first, then
-//! value and versioned bit, both under the leaf's latch. Recovered rows have no readers and no
-//! older versions. A row whose leaf cannot be read stays here as unapplied: it counts for the redo
+//! They go through the recent-writes index: pre-image and begin timestamp first, then value and
+//! versioned bit, both under the leaf's latch. (Recovered rows have no readers and no older
+//! versions: `recovery` puts them where they belong by itself.) A row whose leaf cannot be read stays here as unapplied: it counts for the redo
 //! position, keeps its intent, and is tried again in the background (X2).
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use terrane_btree::{Edit, Progress, Row, RowValue, StoreError, Tree};
+use terrane_btree::{Edit, Progress, Row, RowValue, StoreError};
 use terrane_wal::Sequenced;
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use terrane_wal::sync::{AtomicUsize, Mutex, Ordering};
@@ -280,70 +280,4 @@ impl Unapplied {
             }
         }
     }
-}
-
-/// Rows of the log reduced to the last operation of each key; None deletes.
-#[derive(Debug, Default)]
-pub(crate) struct Net {
-    trees: BTreeMap<TreeId, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
-    bytes: usize,
-}
-
-impl Net {
-    /// Takes the next operation; operations come in the order of their timestamps.
-    pub(crate) fn put(&mut self, tree: TreeId, key: &[u8], value: Option<Vec<u8>>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 64;
-        self.trees
-            .entry(tree)
-            .or_default()
-            .insert(key.to_vec(), value);
-    }
-
-    /// The trees that have rows.
-    pub(crate) fn trees(&self) -> impl Iterator<Item = TreeId> {
-        self.trees.keys().copied()
-    }
-
-    /// Bytes held, by estimate, operations that were overwritten included.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Applies everything in order of (tree, key); by key range on the threads of `pool`, if there
-    /// is one. Rows of trees that are not there any more are skipped.
-    pub(crate) fn apply(
-        self,
-        tree: &(dyn Fn(TreeId) -> Option<Tree> + Sync),
-        pool: Option<&rayon::ThreadPool>,
-    ) -> Result<()> {
-        use rayon::prelude::*;
-        for (id, rows) in self.trees {
-            let Some(tree) = tree(id) else { continue };
-            let rows: Vec<_> = rows.into_iter().collect();
-            match pool {
-                None => rows
-                    .iter()
-                    .try_for_each(|(key, value)| recovered(&tree, key, value))?,
-                Some(pool) => pool.install(|| {
-                    rows.par_chunks(256).try_for_each(|rows| {
-                        rows.iter()
-                            .try_for_each(|(key, value)| recovered(&tree, key, value))
-                    })
-                })?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One row of the net.
-fn recovered(tree: &Tree, key: &[u8], value: &Option<Vec<u8>>) -> Result<()> {
-    let mut edit = |_: Option<Row<'_>>| match value {
-        Some(value) => Edit::Put {
-            value,
-            versioned: false,
-        },
-        None => Edit::Remove,
-    };
-    Ok(tree.update(key, &mut edit)?)
 }

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use terrane_wal::io::{Buf, Purpose};
+use terrane_wal::io::{Buf, Op, Purpose, Request};
 
 use crate::error::{Corruption, StoreError};
 use crate::ids::{Class, PageId, Slot};
@@ -18,27 +18,28 @@ use super::latch;
 use super::translate::{Entry, FrameWord, Location};
 use super::{MAGIC, Pool, copy_in};
 
+/// Pages read together at most: their buffers lie beside the pool.
+const LOAD_BATCH: usize = 64;
+
+/// A page that is on disk and not in memory.
+struct Missing<'a> {
+    entry: Entry<'a>,
+    location: Location,
+    slot: Slot,
+    class: Class,
+}
+
 impl Pool {
     /// Reads a page into memory if it is on disk and not there. Blocks: never inside the gate or
     /// under a latch. Ok also if the page no longer exists (then `optimistic` says so).
     pub fn load(&self, id: PageId) -> Result<(), StoreError> {
-        let Some(entry) = self.translation.entry(id) else {
-            return Ok(());
-        };
-        loop {
-            let before = self.latch_soon(entry.state);
-            let location = entry.location();
-            latch::release_unchanged(entry.state);
-            if before & latch::RESIDENT != 0 {
-                return Ok(());
-            }
-            let Some(location) = location else {
-                self.know(id)?;
-                continue;
-            };
-            let Some((slot, class)) = location.at else {
-                return Ok(());
-            };
+        while let Some(Missing {
+            entry,
+            location,
+            slot,
+            class,
+        }) = self.missing(id)?
+        {
             let (buf, verdict) = self.read_slot(id, slot, class, location)?;
             if let Err(error) = verdict {
                 let now = self.latch_soon(entry.state);
@@ -54,6 +55,83 @@ impl Pool {
                 return Ok(());
             }
             self.frames.give(frame, class);
+        }
+        Ok(())
+    }
+
+    /// Reads pages into memory together, as far as they are on disk and not there: ahead of need,
+    /// so a page that cannot be read stays for the one who needs it. Blocks, as [`Pool::load`].
+    pub(crate) fn load_many(&self, ids: &[PageId], purpose: Purpose) -> Result<(), StoreError> {
+        let disk = self.space.disk()?;
+        for ids in ids.chunks(LOAD_BATCH) {
+            let mut batch = disk.env.disk.batch(purpose);
+            for (index, &id) in ids.iter().enumerate() {
+                let Some(missing) = self.missing(id)? else {
+                    continue;
+                };
+                if let Some((file, offset)) = disk.files.place(missing.slot) {
+                    batch.push(Request {
+                        token: index as u64,
+                        file,
+                        offset,
+                        op: Op::Read(Buf::zeroed(missing.class.bytes())),
+                    });
+                }
+            }
+            while batch.in_flight() > 0 {
+                for done in batch.wait() {
+                    if let (Ok(read), Some(buf)) = (done.result, done.buf) {
+                        self.install_read(ids[done.token as usize], &buf[..read])?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a page that was read ahead into a frame, if the location of this moment vouches for it.
+    fn install_read(&self, id: PageId, page: &[u8]) -> Result<(), StoreError> {
+        let Some(Missing {
+            entry,
+            location,
+            class,
+            ..
+        }) = self.missing(id)?
+        else {
+            return Ok(());
+        };
+        if judge_page(page, id, class, location).is_err() || verify(page).is_err() {
+            return Ok(());
+        }
+        let frame = self.take_frame(class)?;
+        if !self.install(id, entry, location, class, frame, page) {
+            self.frames.give(frame, class);
+        }
+        Ok(())
+    }
+
+    /// Where to read a page that is on disk and not in memory. Blocks.
+    fn missing(&self, id: PageId) -> Result<Option<Missing<'_>>, StoreError> {
+        let Some(entry) = self.translation.entry(id) else {
+            return Ok(None);
+        };
+        loop {
+            let before = self.latch_soon(entry.state);
+            let location = entry.location();
+            latch::release_unchanged(entry.state);
+            if before & latch::RESIDENT != 0 {
+                return Ok(None);
+            }
+            let Some(location) = location else {
+                self.know(id)?;
+                continue;
+            };
+            return Ok(location.at.map(|(slot, class)| Missing {
+                entry,
+                location,
+                slot,
+                class,
+            }));
         }
     }
 

@@ -363,6 +363,11 @@ impl Pool {
         (self.frames.used() * GRANULE) as u64
     }
 
+    /// True if the page is not in memory at this moment.
+    pub(crate) fn is_absent(&self, id: PageId) -> bool {
+        matches!(self.optimistic(id), Err(Stall::Absent(_)))
+    }
+
     /// The tree that a page belongs to; None if there is no such page. Blocks.
     pub(crate) fn tree_of(&self, id: PageId) -> Result<Option<TreeId>, StoreError> {
         loop {

@@ -96,7 +96,12 @@ pub struct Cursor {
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
     done: bool,
+    /// Leaves to read together when the next one is not in memory: grows as the scan goes on.
+    ahead: usize,
 }
+
+/// Leaves that a long scan reads together, at most.
+const AHEAD_MAX: usize = 32;
 
 /// What a leaf says about the way on.
 enum Next {
@@ -145,6 +150,7 @@ impl Cursor {
             lower: owned(lower),
             upper: owned(upper),
             done: false,
+            ahead: 1,
         }
     }
 
@@ -158,11 +164,38 @@ impl Cursor {
                 Ok(next) => self.advance(next),
                 Err(stall) => {
                     rows.clear();
+                    if matches!(stall, Stall::Absent(_)) {
+                        self.read_ahead()?;
+                    }
                     self.tree.settle(stall)?;
                 }
             }
         }
         Ok(!rows.is_empty())
+    }
+
+    /// Reads the leaves to come: none on the first miss, so that a short scan reads what it needs.
+    fn read_ahead(&mut self) -> Result<(), StoreError> {
+        if self.ahead > 1 {
+            let target = self.target();
+            self.tree
+                .prefetch_beside(target, self.direction, self.ahead)?;
+        }
+        self.ahead = (self.ahead * 4).min(AHEAD_MAX);
+        Ok(())
+    }
+
+    /// Where the next leaf is.
+    fn target(&self) -> Target<'_> {
+        match (self.direction, &self.lower, &self.upper) {
+            (Direction::Forward, Bound::Included(key) | Bound::Excluded(key), _) => {
+                Target::Key(key)
+            }
+            (Direction::Forward, Bound::Unbounded, _) => Target::Key(&[]),
+            (Direction::Backward, _, Bound::Included(key)) => Target::Key(key),
+            (Direction::Backward, _, Bound::Excluded(key)) => Target::Below(key),
+            (Direction::Backward, _, Bound::Unbounded) => Target::Last,
+        }
     }
 
     /// Moves the near bound to where the rows ended.
@@ -190,16 +223,7 @@ impl Cursor {
     }
 
     fn try_leaf(&self, rows: &mut LeafRows) -> Result<Next, Stall> {
-        let target = match (self.direction, &self.lower, &self.upper) {
-            (Direction::Forward, Bound::Included(key) | Bound::Excluded(key), _) => {
-                Target::Key(key)
-            }
-            (Direction::Forward, Bound::Unbounded, _) => Target::Key(&[]),
-            (Direction::Backward, _, Bound::Included(key)) => Target::Key(key),
-            (Direction::Backward, _, Bound::Excluded(key)) => Target::Below(key),
-            (Direction::Backward, _, Bound::Unbounded) => Target::Last,
-        };
-        let page = self.tree.locate(target, 0)?.page;
+        let page = self.tree.locate(self.target(), 0)?.page;
         let copy = PageCopy::of(PageView::new(page.words()));
         if !page.validate() {
             return Err(Stall::Latched);

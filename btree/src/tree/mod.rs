@@ -4,6 +4,7 @@
 //! - [`update`]: one row changed under its leaf's latch; [`chain`]: bytes too long for a page.
 //! - [`split`], [`merge`]: changes of structure. Each latches all its pages and reserves all its
 //!   new ones in one epoch before it changes the first byte, or starts again (T2).
+//! - [`run`]: many rows in order, a leaf at a time; [`prefetch`]: leaves read ahead of need.
 //! - [`cursor`]: rows in order, a leaf at a time.
 //!
 //! Nothing waits inside the gate or under a latch (T4): whatever cannot go on returns a [`Stall`],
@@ -14,6 +15,8 @@
 mod chain;
 pub mod cursor;
 mod merge;
+mod prefetch;
+pub mod run;
 mod search;
 mod split;
 #[cfg(test)]

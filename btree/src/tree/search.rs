@@ -137,12 +137,7 @@ impl Tree {
         below: u8,
     ) -> Result<(Opt<'_>, usize), Stall> {
         let view = PageView::new(page.words());
-        let tails = ChainTails(self);
-        let next = match target {
-            Target::Key(key) => child_for(view, key, Toward::Key, &tails),
-            Target::Below(key) => child_for(view, key, Toward::Below, &tails),
-            Target::Last => Ok((counts(view).n, child(view, usize::MAX))),
-        };
+        let next = self.toward(view, target);
         let (place, id) = self.believe(page, next)?;
         if !page.validate() {
             return Err(Stall::Latched);
@@ -155,6 +150,21 @@ impl Tree {
             return Err(self.suspect(&lower, "a page one level below its parent"));
         }
         Ok((lower, place))
+    }
+
+    /// The child of a branch toward the target: its place and its id.
+    #[inline]
+    pub(super) fn toward(
+        &self,
+        view: PageView<'_>,
+        target: Target<'_>,
+    ) -> Result<(usize, PageId), Stall> {
+        let tails = ChainTails(self);
+        match target {
+            Target::Key(key) => child_for(view, key, Toward::Key, &tails),
+            Target::Below(key) => child_for(view, key, Toward::Below, &tails),
+            Target::Last => Ok((counts(view).n, child(view, usize::MAX))),
+        }
     }
 
     /// Whether the page says that it is this page of this tree at this level.

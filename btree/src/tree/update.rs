@@ -37,15 +37,15 @@ enum Outcome {
 }
 
 /// A change that was decided, with all that it needs.
-struct Change<'v> {
+pub(super) struct Change<'v> {
     /// Place of the row, or where it belongs.
-    found: Result<usize, usize>,
+    pub(super) found: Result<usize, usize>,
     /// The row that is there.
-    old: Option<RowSpan>,
+    pub(super) old: Option<RowSpan>,
     /// Chains that end: of the old value, of a removed key.
-    ending: [Option<OverflowRef>; 2],
+    pub(super) ending: [Option<OverflowRef>; 2],
     /// What is stored: `None` removes.
-    put: Option<(u8, &'v [u8])>,
+    pub(super) put: Option<(u8, &'v [u8])>,
 }
 
 impl Tree {
@@ -222,7 +222,7 @@ impl Tree {
 
 /// Whether a value lies in the leaf: at most a quarter of a page, and small enough beside its key
 /// that any page holds two such rows.
-fn value_is_inline(size: usize, key_len: usize, value_len: usize) -> bool {
+pub(super) fn value_is_inline(size: usize, key_len: usize, value_len: usize) -> bool {
     value_len <= inline_value_max(size) && entry_len(size, key_len, value_len) <= entry_max(size)
 }
 
@@ -234,7 +234,12 @@ fn entry_len(size: usize, key_len: usize, value_len: usize) -> usize {
 }
 
 /// Bytes that the leaf lacks for the change, if it lacks any: the number to split by.
-fn need(page: &Excl<'_>, key: &[u8], change: &Change<'_>, chained: bool) -> Option<usize> {
+pub(super) fn need(
+    page: &Excl<'_>,
+    key: &[u8],
+    change: &Change<'_>,
+    chained: bool,
+) -> Option<usize> {
     let (_, value) = change.put?;
     let view = PageView::new(page.words());
     let value_len = if chained { REF_LEN } else { value.len() };
@@ -245,7 +250,7 @@ fn need(page: &Excl<'_>, key: &[u8], change: &Change<'_>, chained: bool) -> Opti
 }
 
 /// Changes the leaf. True if it became sparse by a removal.
-fn apply(
+pub(super) fn apply(
     page: &Excl<'_>,
     key: &[u8],
     change: &Change<'_>,

@@ -8,6 +8,7 @@
 //! it again. Nothing is served before all of it is done.
 
 mod directory;
+mod net;
 mod replay;
 
 use std::path::Path;

@@ -5,6 +5,7 @@
 //! the order of COMMIT records, so a net may be applied in parts: whenever it has grown large, and
 //! before each change of the tree directory.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -12,27 +13,27 @@ use terrane_btree::{Class, Direction, Edit, LeafRows, Store};
 use terrane_wal::lsn::{TreeId, TxnId};
 use terrane_wal::{Body, DdlKind, DdlOp, Record, ReplayEntry, WalError};
 
-use crate::apply::Net;
 use crate::builder::OnRecovery;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::recovery::RecoveryProgress;
+use crate::recovery::net::Net;
 
 /// Bytes of net rows that are gathered before they are applied.
-const NET_BYTES_MAX: usize = 64 << 20;
+const NET_BYTES_MAX: usize = 48 << 20;
 
-/// An operation on a row, kept until its transaction is complete.
+/// An operation of a transaction.
 #[derive(Debug)]
-enum Op {
+enum Op<'a> {
     Row {
         tree: TreeId,
-        key: Vec<u8>,
-        value: Option<Vec<u8>>,
+        key: Cow<'a, [u8]>,
+        value: Option<Cow<'a, [u8]>>,
     },
     Range {
         tree: TreeId,
-        lo: Vec<u8>,
-        hi: Option<Vec<u8>>,
+        lo: Cow<'a, [u8]>,
+        hi: Option<Cow<'a, [u8]>>,
     },
     Tree {
         create: Option<Class>,
@@ -43,8 +44,28 @@ enum Op {
 /// What the chunks of a transaction have brought.
 #[derive(Debug, Default)]
 struct Run {
-    ops: Vec<Op>,
+    ops: Vec<Op<'static>>,
     chunks: u32,
+}
+
+impl Op<'_> {
+    /// Keeps the operation until its transaction is complete.
+    fn into_owned(self) -> Op<'static> {
+        let owned = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
+        match self {
+            Op::Row { tree, key, value } => Op::Row {
+                tree,
+                key: owned(key),
+                value: value.map(owned),
+            },
+            Op::Range { tree, lo, hi } => Op::Range {
+                tree,
+                lo: owned(lo),
+                hi: hi.map(owned),
+            },
+            Op::Tree { create, tree } => Op::Tree { create, tree },
+        }
+    }
 }
 
 /// A replay under way.
@@ -59,10 +80,9 @@ pub(super) struct Replay<'a> {
     failure: Option<Error>,
 }
 
-/// Threads that apply the net: all cores but one.
+/// Threads that apply the net: all cores, as the one that reads the log waits meanwhile.
 pub(super) fn threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    cores.saturating_sub(1).max(1)
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl<'a> Replay<'a> {
@@ -115,10 +135,11 @@ impl<'a> Replay<'a> {
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
         let txn = entry.entry.txn();
         let mut run = self.runs.remove(&txn).unwrap_or_default();
+        let mut ops = Vec::with_capacity(entry.entry.records().size_hint().0);
         let mut end = None;
         for record in entry.entry.records() {
             match op_of(&record)? {
-                Some(op) => run.ops.push(op),
+                Some(op) => ops.push(op),
                 None => end = Some(record),
             }
         }
@@ -126,16 +147,17 @@ impl<'a> Replay<'a> {
         match end.map(|record| record.body) {
             Some(Body::Chunk) => {
                 run.chunks += 1;
+                run.ops.extend(ops.into_iter().map(Op::into_owned));
                 self.runs.insert(txn, run);
             }
             Some(Body::Commit { idempotency }) => {
-                self.commit(run.ops)?;
+                self.commit(run.ops.into_iter().chain(ops))?;
                 if !idempotency.is_empty() {
                     let row = Remembered {
                         ts: entry.ts,
                         begin: entry.begin,
                     };
-                    self.net.put(OUTCOMES, idempotency, Some(row.encode()));
+                    self.net.put(OUTCOMES, idempotency, Some(&row.encode()));
                 }
             }
             Some(Body::Abort { txn }) => {
@@ -148,13 +170,13 @@ impl<'a> Replay<'a> {
     }
 
     /// The operations of a complete transaction, in their order.
-    fn commit(&mut self, ops: Vec<Op>) -> Result<()> {
+    fn commit<'o>(&mut self, ops: impl Iterator<Item = Op<'o>>) -> Result<()> {
         self.progress.transactions += 1;
         for op in ops {
             match op {
                 Op::Row { tree, key, value } => {
                     self.progress.rows += 1;
-                    self.net.put(tree, &key, value);
+                    self.net.put(tree, &key, value.as_deref());
                 }
                 Op::Range { tree, lo, hi } => {
                     self.flush()?;
@@ -180,15 +202,10 @@ impl<'a> Replay<'a> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let net = std::mem::take(&mut self.net);
+        let store = self.store;
         // A tree that the image no longer has was dropped later in this log.
-        let mut trees = BTreeMap::new();
-        for id in net.trees() {
-            if let Some(tree) = self.store.tree(id)? {
-                trees.insert(id, tree);
-            }
-        }
-        net.apply(&|id| trees.get(&id).cloned(), self.pool.as_ref())?;
+        let tree = |id| Ok(store.tree(id)?);
+        self.net.drain(&tree, self.pool.as_ref())?;
         self.report();
         Ok(())
     }
@@ -216,23 +233,23 @@ impl<'a> Replay<'a> {
 }
 
 /// The operation of a row or DDL record; None for what ends an entry or has no effect here.
-fn op_of(record: &Record<'_>) -> Result<Option<Op>> {
+fn op_of<'a>(record: &Record<'a>) -> Result<Option<Op<'a>>> {
     let tree = record.tree;
     let op = match record.body {
         Body::Put { key, value } => Op::Row {
             tree,
-            key: key.to_vec(),
-            value: Some(value.to_vec()),
+            key: Cow::Borrowed(key),
+            value: Some(Cow::Borrowed(value)),
         },
         Body::Del { key } => Op::Row {
             tree,
-            key: key.to_vec(),
+            key: Cow::Borrowed(key),
             value: None,
         },
         Body::DelRange { lo, hi } => Op::Range {
             tree,
-            lo: lo.to_vec(),
-            hi: hi.map(<[u8]>::to_vec),
+            lo: Cow::Borrowed(lo),
+            hi: hi.map(Cow::Borrowed),
         },
         Body::Ddl(DdlOp {
             kind: DdlKind::CreateTree,

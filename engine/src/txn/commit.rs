@@ -1,7 +1,8 @@
 //! The one place where a transaction becomes visible (storage.md 6.1).
 //!
 //! ```text
-//! intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix) -> validate (v, ts)
+//! leaves -> intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix)
+//!         -> validate (v, ts)
 //!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
 //! ```
 //! Invariants: X1 visible to all or none at its timestamp; X2 after sequencing nothing fails softly
@@ -11,6 +12,7 @@
 
 use std::sync::Arc;
 
+use terrane_wal::io::Purpose;
 use terrane_wal::lsn::{Lsn, Ts};
 use terrane_wal::{Entry, EntryBuilder, Sequenced};
 
@@ -128,6 +130,7 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     if let Some(key) = tx.idempotency.clone() {
         remember(tx, key)?;
     }
+    fetch_leaves(&core, tx)?;
     place_intents(tx)?;
     if let Some(commit) = done_before(&core, tx)? {
         let place = Place::Left(commit);
@@ -158,13 +161,29 @@ fn remember(tx: &mut Transaction, key: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// Step 2: the leaves of all write keys, read together while nobody waits for this commit yet. The
+/// leaf of a lone row is read when it is needed.
+fn fetch_leaves(core: &Core, tx: &Transaction) -> Result<()> {
+    if tx.writes.len() < 2 {
+        return Ok(());
+    }
+    let rows: Vec<_> = tx.writes.iter().collect();
+    for rows in rows.chunk_by(|a, b| a.0 == b.0) {
+        // A tree that this transaction makes is empty.
+        if let Ok(tree) = core.tree(rows[0].0) {
+            tree.prefetch(rows.iter().map(|row| &**row.1), Purpose::Prefetch)?;
+        }
+    }
+    Ok(())
+}
+
 /// Step 3, the intents: all write keys in ascending order.
 fn place_intents(tx: &mut Transaction) -> Result<()> {
     tx.intents.owner().set_committing();
     let read_ts = tx.read_ts();
     let writes = tx.writes.clone();
     for (tree, key, _) in writes.iter() {
-        // Of commits with one idempotency key the later one finds the earlier one, it does not fail.
+        // Of commits with one idempotency key the later one finds the earlier one.
         let read_ts = read_ts.filter(|_| tree != OUTCOMES);
         if let Err(error) = tx.intents.place(tree, key, read_ts) {
             if error.kind() == ErrorKind::Conflict {

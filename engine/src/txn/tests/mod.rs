@@ -1,5 +1,6 @@
 //! Transactions on raw rows, on real folders and on the simulated disk.
 
+mod ahead;
 mod basics;
 mod crash;
 mod faults;
