@@ -12,6 +12,8 @@
 mod log;
 mod rows;
 pub(crate) mod shadow;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

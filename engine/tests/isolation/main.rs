@@ -5,6 +5,12 @@
 //! invariant on real threads. `list_append` records whole histories on four threads and hands them
 //! to two checkers, our own (`graph`) and the crate `adya`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
 mod graph;
 mod list_append;
 mod stepped;
