@@ -193,7 +193,8 @@ impl Segment {
         let frame = |(offset, frame): &(u64, FrameHeader)| FrameLine {
             at: (Lsn(frame.base_lsn), header.seq, *offset),
             text: format!(
-                "frame {}@{offset} lsn {}..{} records {} ts {}..{} durable {} crc {:08x} after {:08x}{}",
+                "frame {}@{offset} lsn {}..{} records {} ts {}..{} durable {} crc {:08x} \
+                 after {:08x}{}",
                 self.name,
                 frame.base_lsn,
                 frame.base_lsn + u64::from(frame.payload_len),

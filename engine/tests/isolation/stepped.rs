@@ -1,4 +1,4 @@
-//! Each anomaly by hand: transactions of one thread, interleaved in the one order that would show it.
+//! Each anomaly by hand: transactions of one thread, in the one order that would show it.
 //!
 //! Every test runs at both levels. Where snapshot isolation allows the anomaly it must show there,
 //! so that a database which serialised by accident would not pass for one that is careful.
