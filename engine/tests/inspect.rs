@@ -1,5 +1,11 @@
 //! `check` and `log` on sound and damaged directories: nothing changes, what is wrong is told.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

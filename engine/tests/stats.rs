@@ -1,6 +1,12 @@
 //! What a database counts, and what it holds to: which way its I/O goes, how much memory old
 //! versions take, and that no commit waits for a checkpoint.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something unexpected happens"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc;

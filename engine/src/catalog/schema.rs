@@ -331,13 +331,6 @@ impl FieldSchema {
                 .with("type", &self.data_type));
         }
         if let Some(vector) = &self.vector {
-            if vector.dim == 0 || vector.dim > MAX_DIMENSIONS {
-                let error = Error::new(ErrorKind::Invalid, "a dimension is out of range");
-                return Err(error
-                    .with("field", &self.name)
-                    .with("given", vector.dim)
-                    .with("allowed", format!("1 to {MAX_DIMENSIONS}")));
-            }
             let found = match &self.data_type {
                 DataType::Vector(dim) => Some(*dim),
                 DataType::Option(inner) => match **inner {
@@ -347,7 +340,7 @@ impl FieldSchema {
                 _ => None,
             };
             let fits = found.is_some_and(|dim| dim == 0 || dim == vector.dim);
-            if !fits {
+            if !fits || vector.dim == 0 || vector.dim > MAX_DIMENSIONS {
                 return Err(self
                     .invalid("a metric stands at no vector of its dimension")
                     .with("type", &self.data_type)

@@ -193,7 +193,8 @@ impl Segment {
         let frame = |(offset, frame): &(u64, FrameHeader)| FrameLine {
             at: (Lsn(frame.base_lsn), header.seq, *offset),
             text: format!(
-                "frame {}@{offset} lsn {}..{} records {} ts {}..{} durable {} crc {:08x} after {:08x}{}",
+                "frame {}@{offset} lsn {}..{} records {} ts {}..{} durable {} crc {:08x} \
+                 after {:08x}{}",
                 self.name,
                 frame.base_lsn,
                 frame.base_lsn + u64::from(frame.payload_len),
@@ -252,11 +253,11 @@ impl Lines<'_> {
         self.told += 1;
         self.frames_up_to(entry.begin);
         let mut text = format!(
-            "entry lsn {}..{} ts {} txn {:?} crc {:08x}:",
-            entry.begin,
-            entry.end,
+            "entry lsn {}..{} {} txn {} crc {:08x}:",
+            entry.begin.0,
+            entry.end.0,
             entry.ts,
-            entry.entry.txn(),
+            entry.entry.txn().0,
             entry.entry.crc(),
         );
         for record in entry.entry.records() {
@@ -282,7 +283,7 @@ fn show(record: &Record<'_>, keys: bool) -> String {
         Body::Ddl(op) => format!("{:?} {} {:?} class {}", op.kind, op.tree, op.name, op.class),
         Body::Commit { idempotency: [] } => "commit".to_owned(),
         Body::Commit { idempotency } => format!("commit as b\"{}\"", idempotency.escape_ascii()),
-        Body::Abort { txn } => format!("abort {txn:?}"),
+        Body::Abort { txn } => format!("abort {}", txn.0),
         _ => format!("{:?}", record.body.kind()).to_lowercase(),
     }
 }

@@ -1,4 +1,4 @@
-//! Looking at a database directory from outside: is all of it as it must be, and what is in its log.
+//! Looking at a database directory from outside: is all of it sound, and what is in its log.
 //!
 //! ```text
 //! check  META copies, maps of both images -> log from the older redo point -> recovery over a
@@ -12,6 +12,8 @@
 mod log;
 mod rows;
 pub(crate) mod shadow;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -67,8 +67,11 @@ struct Check<'a> {
     told: u64,
 }
 
+/// Hears of a row: key and value.
+type OnRow<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
 /// Calls `row` for every row of a tree that is no ghost.
-fn each(tree: &Tree, row: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<u64> {
+fn each(tree: &Tree, row: &mut OnRow<'_>) -> Result<u64> {
     let mut count = 0;
     let mut leaf = LeafRows::default();
     let mut cursor = tree.cursor(Unbounded, Unbounded, Direction::Forward);

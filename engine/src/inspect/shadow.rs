@@ -2,8 +2,8 @@
 //!
 //! Over it the ordinary open, with recovery and all it changes, runs on a directory of which not a
 //! byte changes: what `terrane check` verifies is what the next open would serve, and a read-only
-//! open needs no right to write. Memory grows with what is written, not with the database; blocks of
-//! zeros take none. Reads of files that nobody has written go to the real disk as they are, in
+//! open needs no right to write. Memory grows with what is written, not with the database; blocks
+//! of zeros take none. Reads of files that nobody has written go to the real disk as they are, in
 //! batches too.
 
 use std::collections::{BTreeMap, BTreeSet};

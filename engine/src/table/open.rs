@@ -14,6 +14,7 @@ use crate::codec::vector::VECTOR_HEADER_BYTES;
 use crate::codec::{DataType, FieldDef, Key, Value};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::MAX_DIMENSIONS;
 use crate::table::def::TableDef;
 use crate::table::{Shape, Table};
 
@@ -34,6 +35,7 @@ impl Database {
     /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
     /// there and cannot be made; those of a commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
+        check_dimensions(V::fields()).map_err(|error| error.with("table", def.name()))?;
         let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
         let fields = V::fields();
         let spec = TableSpec {
@@ -57,6 +59,22 @@ impl Database {
             key_type: K::key_type,
         }))
     }
+}
+
+/// Row 40 of the bad-input catalogue: what a derived record cannot say, one written by hand can.
+fn check_dimensions(fields: &[FieldDef]) -> Result<()> {
+    for def in fields {
+        if let Some(vector) = &def.vector
+            && !(1..=MAX_DIMENSIONS).contains(&vector.dim)
+        {
+            let error = Error::new(ErrorKind::Invalid, "a dimension is out of range");
+            return Err(error
+                .with("field", def.name)
+                .with("given", vector.dim)
+                .with("allowed", format!("1 to {MAX_DIMENSIONS}")));
+        }
+    }
+    Ok(())
 }
 
 /// A row needs a number where it has a vector; an integer key of up to 64 bits is its number.

@@ -1,5 +1,5 @@
-//! Rows 80, 82 to 84, 87 and 104: a disk that is full or fails, a clock that jumps, a panic inside a
-//! commit; on the simulated disk, whose calls fail on demand and whose power can be cut.
+//! Rows 80, 82 to 84, 87 and 104: a disk that is full or fails, a clock that jumps, a panic inside
+//! a commit; on the simulated disk, whose calls fail on demand and whose power can be cut.
 //!
 //! Short writes, EINTR, EAGAIN and cancelled operations (row 84) are answered below `Disk`; the
 //! tests of `terrane-wal` hold each backend to that.

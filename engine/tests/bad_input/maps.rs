@@ -1,5 +1,5 @@
-//! Row 73: a damaged page map. The previous image is tried; where both are bad nothing is opened and
-//! nothing is allocated.
+//! Row 73: a damaged page map. The previous image is tried; where both are bad nothing is opened
+//! and nothing is allocated.
 
 use terrane::{ErrorKind, check};
 

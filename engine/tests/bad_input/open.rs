@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use terrane::{Create, Database, Durability, ErrorKind, Io};
 
@@ -467,7 +466,6 @@ fn row_84_a_ring_that_is_not_granted() {
         db.checkpoint().unwrap();
         assert_usable(&db);
         db.close().unwrap();
-        std::thread::sleep(Duration::from_millis(1));
     }
     let ring = builder().io(Io::Ring).open(made.dir());
     match ring {

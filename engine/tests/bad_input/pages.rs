@@ -161,7 +161,7 @@ fn row_70_pointers_of_a_branch() {
             &["found="],
         );
         refused(scan(&db, &rows), ErrorKind::Corrupt, &["found="]);
-        let back = rows.iter(&db.snapshot()).rev().next().unwrap();
+        let back = rows.iter(&db.snapshot()).next_back().unwrap();
         refused(back, ErrorKind::Corrupt, &["found="]);
         assert_usable(&db);
     }

@@ -72,8 +72,8 @@ fn row_39_another_dimension() {
 
 #[test]
 fn row_40_a_dimension_of_nothing_or_above_the_limit() {
-    // `Vector<0>`, `Vector<16001>` and a `DynVector` without a dimension do not compile in a derived
-    // record; one written by hand is refused when its table is opened.
+    // `Vector<0>`, `Vector<16001>` and a `DynVector` without a dimension do not compile in a
+    // derived record; one written by hand is refused when its table is opened.
     use terrane::codec::vector::{Metric, VectorDef};
     use terrane::codec::{DataType, FieldDef, Value, Wire};
     struct Shaped<const DIM: u32>;

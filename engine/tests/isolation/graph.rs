@@ -1,7 +1,7 @@
 //! Our own checker: a history of list-append transactions to a graph of who must come before whom.
 //!
-//! Adya's dependencies: ww from an append to the next one of its list, wr from an append to who read
-//! it as the last element, rw from who read a list to who appended next; and real time, from a
+//! Adya's dependencies: ww from an append to the next one of its list, wr from an append to who
+//! read it as the last element, rw from who read a list to who appended next; and real time, from a
 //! transaction to those that began after it had ended. Serializable: no cycle at all. Snapshot
 //! isolation: no cycle without two rw edges in a row (Fekete et al. 2005).
 //!

@@ -1,9 +1,15 @@
 //! Isolation: what transactions may see of each other, at both levels.
 //!
-//! `stepped` interleaves hand-made transactions on one thread, one anomaly each: at the weaker level
-//! those that it allows must show, or the test sees nothing. `threads` runs workloads with an
+//! `stepped` interleaves hand-made transactions on one thread, one anomaly each: at the weaker
+//! level those that it allows must show, or the test sees nothing. `threads` runs workloads with an
 //! invariant on real threads. `list_append` records whole histories on four threads and hands them
 //! to two checkers, our own (`graph`) and the crate `adya`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something unexpected happens"
+)]
 
 mod graph;
 mod list_append;

@@ -1,4 +1,4 @@
-//! Each anomaly by hand: transactions of one thread, interleaved in the one order that would show it.
+//! Each anomaly by hand: transactions of one thread, in the one order that would show it.
 //!
 //! Every test runs at both levels. Where snapshot isolation allows the anomaly it must show there,
 //! so that a database which serialised by accident would not pass for one that is careful.
@@ -95,8 +95,8 @@ fn nothing_aborted_or_intermediate_is_read() {
 }
 
 #[test]
-fn circular_information_flow_is_refused_at_both() {
-    // G1c: each would have to read the other's write.
+fn crossed_reads_and_writes_need_the_stronger_level() {
+    // Neither reads the write of the other (no G1c); that each missed it is write skew.
     for level in BOTH {
         let world = World::with(level, &[1, 1]);
         let (mut one, mut two) = (world.db.begin(), world.db.begin());
