@@ -4,12 +4,26 @@
 //! [`Waiter::park`]; in simulation the same calls pass the baton between logical threads, so that
 //! an interleaving of the real code replays from a seed.
 
+#[cfg(all(feature = "sim", not(loom)))]
+mod baton;
+#[cfg(all(feature = "sim", not(loom)))]
+mod sim;
+mod system;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::io::Disk;
+use crate::clock::{Clock, SystemClock};
+use crate::io::{BackendChoice, Disk, DiskOptions, IoError, Notice, open_disk};
+
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use baton::{Baton, Point, lock_by_turns};
+#[cfg(all(feature = "sim", not(loom)))]
+pub use sim::{SimClock, SimEnv, SimPark, SimSpawn};
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use system::Xoshiro;
+pub use system::{SystemPark, SystemRng, SystemSpawn};
 
 /// Random numbers. Object-safe, shared; implementations lock or use per-stream state.
 pub trait Rng: Send + Sync + fmt::Debug {
@@ -69,4 +83,31 @@ pub struct Env {
     pub spawn: Arc<dyn Spawn>,
     /// Waiting.
     pub park: Arc<dyn Park>,
+}
+
+impl Env {
+    /// The real world: the disk of this machine with the backend chosen, the system's clock,
+    /// threads and waiting, randomness seeded by the kernel. The notice says why the ring was not
+    /// taken, if it was asked for and refused.
+    pub fn system(choice: BackendChoice) -> Result<(Env, Option<Notice>), IoError> {
+        Env::system_with(&DiskOptions::new(choice), SystemRng::from_kernel())
+    }
+
+    /// As [`Env::system`], with all options of the disk and randomness from the caller.
+    pub fn system_with(
+        options: &DiskOptions,
+        rng: SystemRng,
+    ) -> Result<(Env, Option<Notice>), IoError> {
+        let spawn: Arc<dyn Spawn> = Arc::new(SystemSpawn);
+        let park: Arc<dyn Park> = Arc::new(SystemPark);
+        let (disk, notice) = open_disk(&spawn, &park, options)?;
+        let env = Env {
+            disk,
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(rng),
+            spawn,
+            park,
+        };
+        Ok((env, notice))
+    }
 }

@@ -9,6 +9,14 @@
 //! batch from `push` to their completion, so nobody can free or reuse memory that the kernel owns.
 
 pub mod buffer;
+mod pool;
+#[cfg(all(feature = "sim", not(loom)))]
+pub mod sim;
+mod syscall;
+mod system;
+#[cfg(feature = "uring")]
+#[allow(unsafe_code, reason = "hands memory to the kernel")]
+mod uring;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,6 +24,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 pub use buffer::Buf;
+pub use pool::{Pool, PoolDisk};
+pub use system::{
+    BackendChoice, DiskOptions, Machinery, Notice, Opened, SystemDisk, open_disk, open_system_disk,
+};
+#[cfg(feature = "uring")]
+pub use uring::{RingDisk, Rings};
 
 /// Everything on disk is read and written in multiples of this many bytes, at such offsets.
 pub const BLOCK: usize = 4096;
@@ -170,6 +184,56 @@ pub enum Op {
     WriteDurable(Buf),
     /// Makes all earlier completed writes of the file durable.
     Sync,
+}
+
+impl Op {
+    /// The operation's name in an error.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Read(_) => "read",
+            Op::Write(_) | Op::WriteDurable(_) => "write",
+            Op::Sync => "sync",
+        }
+    }
+
+    /// The operation's buffer, if it has one.
+    #[must_use]
+    pub fn buf(&self) -> Option<&Buf> {
+        match self {
+            Op::Read(buf) | Op::Write(buf) | Op::WriteDurable(buf) => Some(buf),
+            Op::Sync => None,
+        }
+    }
+
+    /// Gives the buffer back.
+    #[must_use]
+    pub fn into_buf(self) -> Option<Buf> {
+        match self {
+            Op::Read(buf) | Op::Write(buf) | Op::WriteDurable(buf) => Some(buf),
+            Op::Sync => None,
+        }
+    }
+}
+
+/// What is wrong with a request before any backend sees it; None if nothing is.
+fn request_fault(file: &dyn File, offset: u64, op: &Op) -> Option<IoError> {
+    let len = op.buf().map_or(0, |buf| buf.len());
+    let fault = if !offset.is_multiple_of(BLOCK as u64) {
+        format!("offset {offset} is not a multiple of {BLOCK}")
+    } else if len > REQUEST_MAX {
+        format!("{len} bytes in one request, at most {REQUEST_MAX}")
+    } else {
+        return None;
+    };
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, fault);
+    Some(syscall::failed_at(
+        op.name(),
+        file.path(),
+        offset,
+        len,
+        source,
+    ))
 }
 
 /// A request of a batch.

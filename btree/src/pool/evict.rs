@@ -1,0 +1,205 @@
+//! Making room: a clock over frames, clean pages first, dirty ones in batches.
+//!
+//! The hand walks over aligned blocks of the size that is wanted, so that frames of a larger class
+//! come together: a block is cleared as a whole. A page that was looked at since the hand last
+//! passed loses its mark and stays. Only try-latches are taken; a thread that needs a frame evicts
+//! itself, outside gate and latches (T4). Frozen copies are written as well when nothing else is
+//! left: a pool of 64 frames works with any number of writers, however slowly a checkpoint steps.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use terrane_wal::io::Purpose;
+
+use crate::error::StoreError;
+use crate::ids::{Class, PageId};
+
+use super::frame::{GRANULE, Owner};
+use super::latch;
+use super::translate::FrameWord;
+use super::writeout::{Victim, WriteOut};
+use super::{Frozen, Pool};
+
+/// Dirty pages written together.
+const BATCH: usize = 64;
+/// How long a thread waits before it looks for a frame again when all are busy.
+const BUSY_WAIT: Duration = Duration::from_micros(200);
+
+/// What became of a block under the hand.
+#[derive(Debug, PartialEq, Eq)]
+enum Cleared {
+    /// Bytes that became free.
+    Freed(u64),
+    /// Its dirty pages were added to the victims.
+    Dirty,
+    /// In use.
+    Kept,
+}
+
+impl Pool {
+    /// Makes frames free: evicts, writing dirty pages if needed. Blocks: never inside the gate or
+    /// under a latch.
+    pub fn relieve(&self) -> Result<(), StoreError> {
+        self.reserve_ids()?;
+        let class = self.wanted_class();
+        if self.frames.has(class) || self.evict(class)? > 0 {
+            return Ok(());
+        }
+        let park = &self.space.disk()?.env.park;
+        park.waiter().park_timeout(BUSY_WAIT);
+        Ok(())
+    }
+
+    /// One sweep for frames of a class. Returns the bytes that became free. Blocks.
+    pub(crate) fn evict(&self, class: Class) -> Result<u64, StoreError> {
+        let block = class.bytes() / GRANULE;
+        let blocks = self.frames.granules() / block;
+        if blocks == 0 {
+            return Err(StoreError::Full {
+                what: "a page of this class in the pool",
+                wanted: class.bytes() as u64,
+                available: (self.frames.granules() * GRANULE) as u64,
+            });
+        }
+        let goal = (class.bytes() * (blocks / 64).clamp(1, 16)) as u64;
+        let mut victims = Vec::new();
+        let mut freed = 0;
+        for _ in 0..2 * blocks {
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % blocks * block;
+            match self.clear_block(at, block, &mut victims) {
+                Cleared::Freed(bytes) => freed += bytes,
+                Cleared::Dirty | Cleared::Kept => {}
+            }
+            // Clean first: dirty pages are written only if a whole batch of them was met before
+            // enough clean ones.
+            if freed >= goal || victims.len() >= BATCH {
+                break;
+            }
+        }
+        if freed >= goal {
+            return Ok(freed);
+        }
+        if victims.is_empty() {
+            victims = self.frozen_victims(BATCH);
+        }
+        Ok(freed + self.write_victims(victims, true)?)
+    }
+
+    /// Writes up to a batch of pages that were not used lately, and keeps them in memory: later
+    /// evictions then find them clean. Returns the pages written. Blocks.
+    pub(crate) fn clean_ahead(&self) -> Result<u64, StoreError> {
+        let before = self.counters.evicted_dirty.load(Ordering::Relaxed);
+        let mut victims = Vec::new();
+        for _ in 0..self.frames.granules().min(4 * BATCH) {
+            let at = self.hand.fetch_add(1, Ordering::Relaxed) % self.frames.granules();
+            self.clear_block(at, 1, &mut victims);
+            if victims.len() >= BATCH {
+                break;
+            }
+        }
+        self.write_victims(victims, true)?;
+        Ok(self.counters.evicted_dirty.load(Ordering::Relaxed) - before)
+    }
+
+    /// Writes victims of any classes and waits for them.
+    fn write_victims(&self, mut victims: Vec<Victim>, drop: bool) -> Result<u64, StoreError> {
+        if victims.is_empty() {
+            return Ok(0);
+        }
+        victims.sort_by_key(|victim| (victim.class, victim.id));
+        let mut out = WriteOut::new(self, Purpose::Evict)?;
+        let mut started = Ok(());
+        for of_class in victims.chunk_by(|a, b| a.class == b.class) {
+            started = out.start(self, of_class);
+            if started.is_err() {
+                break;
+            }
+        }
+        let settled = out.finish(self, drop)?;
+        self.counters
+            .evicted_dirty
+            .fetch_add(settled.written, Ordering::Relaxed);
+        started?;
+        Ok(settled.freed)
+    }
+
+    /// Tries to empty a block of frames: clean pages leave, dirty ones become victims.
+    fn clear_block(&self, at: usize, block: usize, victims: &mut Vec<Victim>) -> Cleared {
+        let mut clean = Vec::new();
+        let mut dirty = Vec::new();
+        let mut kept = false;
+        for granule in at..at + block {
+            match self.frames.owner(granule) {
+                Owner::None => {}
+                Owner::Frozen(_) => kept = true,
+                Owner::Page(id) => match self.judge(id) {
+                    Some((class, false)) => clean.push((id, class)),
+                    Some((class, true)) => dirty.push(Victim {
+                        id,
+                        class,
+                        frozen: None,
+                    }),
+                    None => kept = true,
+                },
+            }
+        }
+        if kept {
+            return Cleared::Kept;
+        }
+        let freed = clean
+            .into_iter()
+            .map(|(id, class)| self.drop_clean(id, class))
+            .sum();
+        if !dirty.is_empty() {
+            victims.append(&mut dirty);
+            return Cleared::Dirty;
+        }
+        Cleared::Freed(freed)
+    }
+
+    /// Class of a page that may leave, and whether it is dirty; None if it stays.
+    fn judge(&self, id: PageId) -> Option<(Class, bool)> {
+        let entry = self.translation.entry(id)?;
+        let state = entry.state.load(Ordering::Relaxed);
+        if !latch::is_free(state) || state & latch::RESIDENT == 0 || state & latch::IO != 0 {
+            return None;
+        }
+        if state & latch::MARKED != 0 {
+            latch::clear(entry.state, latch::MARKED);
+            return None;
+        }
+        let frame = FrameWord::unpack(entry.frame.load(Ordering::Relaxed))?;
+        Some((frame.class, state & latch::DIRTY != 0))
+    }
+
+    /// Drops a page if it is still clean and nobody holds it. Returns the bytes freed.
+    fn drop_clean(&self, id: PageId, class: Class) -> u64 {
+        let Some(entry) = self.translation.entry(id) else {
+            return 0;
+        };
+        let Some(before) = latch::try_latch(entry.state) else {
+            return 0;
+        };
+        let clean = before & (latch::RESIDENT | latch::DIRTY | latch::IO) == latch::RESIDENT;
+        if !clean {
+            latch::release_unchanged(entry.state);
+            return 0;
+        }
+        self.drop_resident(entry);
+        latch::release_changed(entry.state);
+        class.bytes() as u64
+    }
+
+    /// Frozen copies that nobody is writing.
+    pub(crate) fn frozen_victims(&self, most: usize) -> Vec<Victim> {
+        let frozen = self.frozen.lock();
+        let idle = frozen.iter().filter(|(_, frozen)| !frozen.busy);
+        idle.take(most)
+            .map(|(&(id, content), &Frozen { class, .. })| Victim {
+                id,
+                class,
+                frozen: Some(content),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,183 @@
+//! The way down: optimistic lock coupling, without a latch and without an allocation.
+//!
+//! At each branch: read the child's id, validate the branch (so the id is one that stood there),
+//! look at the child, validate the branch again (so the child was its child when the look began).
+//! A descent is bounded by the levels written in the pages: each child must be one below its parent,
+//! so no pointer, however wrong, leads in a circle.
+
+use crate::error::{Corruption, StoreError};
+use crate::ids::PageId;
+use crate::page::branch::{Toward, child, child_for};
+use crate::page::header::{BRANCH, LEAF, LEVEL_MAX, counts, kind, level, page_id, tree};
+use crate::page::leaf::{self, ROW_GHOST, ROW_VERSIONED};
+use crate::page::view::PageView;
+use crate::pool::{Opt, Stall};
+
+use super::chain::ChainTails;
+use super::{KEY_MAX, RowFlags, Tree};
+
+/// Where a descent goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Target<'k> {
+    /// To the page that covers this key.
+    Key(&'k [u8]),
+    /// To the page that covers the keys just below this one.
+    Below(&'k [u8]),
+    /// To the last page of the level.
+    Last,
+}
+
+/// Where a descent arrived.
+#[derive(Debug)]
+pub(super) struct Path<'a> {
+    /// The page's parent and its place in it; none for the root.
+    pub(super) parent: Option<(Opt<'a>, usize)>,
+    /// The page.
+    pub(super) page: Opt<'a>,
+}
+
+/// From the bits of a row.
+pub(super) fn row_flags(flags: u8) -> RowFlags {
+    RowFlags {
+        ghost: flags & ROW_GHOST != 0,
+        versioned: flags & ROW_VERSIONED != 0,
+    }
+}
+
+impl Tree {
+    /// Reads the row with `key` into `value` (cleared first): flags and value from one validated
+    /// read. A ghost is reported, with an empty value. O(height).
+    pub fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<Option<RowFlags>, StoreError> {
+        if key.len() > KEY_MAX {
+            return Ok(None);
+        }
+        loop {
+            match self.try_get(key, value) {
+                Ok(found) => return Ok(found),
+                Err(stall) => self.settle(stall)?,
+            }
+        }
+    }
+
+    fn try_get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<Option<RowFlags>, Stall> {
+        let page = self.locate(Target::Key(key), 0)?.page;
+        let view = PageView::new(page.words());
+        value.clear();
+        let found = self.believe(&page, leaf::find(view, key, &ChainTails(self)))?;
+        let Ok(place) = found else {
+            return if page.validate() {
+                Ok(None)
+            } else {
+                Err(Stall::Latched)
+            };
+        };
+        let row = leaf::row(view, place);
+        let whole = match row.overflow(view) {
+            None => view.append_to(row.value_off, row.value_len, value),
+            Some(chain) => {
+                if !page.validate() {
+                    return Err(Stall::Latched);
+                }
+                self.believe(&page, self.read_chain(chain, value))?;
+                true
+            }
+        };
+        if !page.validate() {
+            return Err(Stall::Latched);
+        }
+        if !whole {
+            return Err(self.bad_page(page.id(), "a value inside the page", &row));
+        }
+        Ok(Some(row_flags(row.flags)))
+    }
+
+    /// Goes down to the page at `target_level` that covers the target, or to the root if it is not
+    /// that high.
+    #[inline]
+    pub(super) fn locate(&self, target: Target<'_>, target_level: u8) -> Result<Path<'_>, Stall> {
+        let mut parent = None;
+        let mut page = self.pool.optimistic(self.root)?;
+        let mut view = PageView::new(page.words());
+        let mut here = level(view);
+        if !self.is_node(view, self.root, here) || here > LEVEL_MAX {
+            return Err(self.suspect(&page, "a root"));
+        }
+        let tails = ChainTails(self);
+        while here > target_level {
+            let next = match target {
+                Target::Key(key) => child_for(view, key, Toward::Key, &tails),
+                Target::Below(key) => child_for(view, key, Toward::Below, &tails),
+                Target::Last => Ok((counts(view).n, child(view, usize::MAX))),
+            };
+            let (place, id) = self.believe(&page, next)?;
+            if !page.validate() {
+                return Err(Stall::Latched);
+            }
+            let lower = self.believe(&page, self.pool.optimistic(id))?;
+            if !page.validate() {
+                return Err(Stall::Latched);
+            }
+            view = PageView::new(lower.words());
+            here -= 1;
+            if !self.is_node(view, id, here) {
+                return Err(self.suspect(&lower, &format!("a page of level {here}")));
+            }
+            parent = Some((page, place));
+            page = lower;
+        }
+        Ok(Path { parent, page })
+    }
+
+    /// Whether the page says that it is this page of this tree at this level.
+    #[inline]
+    fn is_node(&self, view: PageView<'_>, id: PageId, here: u8) -> bool {
+        kind(view) == (if here == 0 { LEAF } else { BRANCH })
+            && level(view) == here
+            && page_id(view) == id
+            && tree(view) == self.id.0
+    }
+
+    /// A page that is not what its parent said, or has just changed.
+    #[cold]
+    fn suspect(&self, page: &Opt<'_>, expected: &str) -> Stall {
+        let view = PageView::new(page.words());
+        let found = (kind(view), level(view), page_id(view), tree(view));
+        if !page.validate() {
+            return Stall::Latched;
+        }
+        let (kind, level, id, tree) = found;
+        let expected = format!("{expected} of {}, {}", self.id, page.id());
+        self.bad_page(
+            page.id(),
+            &expected,
+            &format!("kind {kind} level {level} tree {tree} {id}"),
+        )
+    }
+
+    /// A stall that says what is wrong with a page.
+    #[cold]
+    pub(super) fn bad_page(
+        &self,
+        page: PageId,
+        expected: &str,
+        found: &dyn std::fmt::Debug,
+    ) -> Stall {
+        Stall::Corrupt(StoreError::Corrupt(Box::new(Corruption {
+            what: "page",
+            page: Some(page),
+            tree: Some(self.id),
+            expected: expected.to_owned(),
+            found: format!("{found:?}"),
+            ..Corruption::default()
+        })))
+    }
+
+    /// Believes that something is corrupt only if the page that led to it has not changed.
+    #[inline]
+    pub(super) fn believe<T>(&self, page: &Opt<'_>, result: Result<T, Stall>) -> Result<T, Stall> {
+        match result {
+            Err(Stall::Corrupt(_) | Stall::Absent(_)) if !page.validate() => Err(Stall::Latched),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The one applier: rows of a commit, and rows of the log at recovery, into the trees.
+//!
+//! A commit's rows go through the recent-writes index: pre-image and begin timestamp first, then
+//! value and versioned bit, both under the leaf's latch. Recovered rows have no readers and no
+//! older versions. A row whose leaf cannot be read stays here as unapplied: it counts for the redo
+//! position, keeps its intent, and is tried again in the background (X2).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use terrane_btree::{Edit, Progress, Row, RowValue, StoreError, Tree};
+use terrane_wal::Sequenced;
+use terrane_wal::lsn::{Lsn, TreeId, Ts};
+use terrane_wal::sync::{AtomicUsize, Mutex, Ordering};
+
+use crate::catalog::{OUTCOMES, Remembered};
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Core;
+use crate::txn::owner::Owner;
+use crate::txn::snapshot::Found;
+use crate::txn::transaction::Transaction;
+use crate::txn::write_set::WriteSet;
+
+/// How often a row is tried while the store is full, at a millisecond each.
+const FULL_ATTEMPTS: u32 = 2_000;
+
+/// Pages of 8 KiB that applying the writes may need: what the bytes fill, and some for splits.
+pub(crate) fn pages_wanted(writes: &WriteSet) -> u64 {
+    (writes.bytes() / 4096 + writes.len().min(256) + 4) as u64
+}
+
+/// Step 7 of a commit: every row into its tree.
+///
+/// # Errors
+/// `Unknown`, and the database is poisoned: the store stayed full although room was admitted.
+pub(crate) fn commit(core: &Arc<Core>, tx: &mut Transaction, place: Sequenced) -> Result<()> {
+    let writes = tx.writes().clone();
+    let outcome = Remembered {
+        ts: place.ts,
+        begin: place.begin,
+    }
+    .encode();
+    for (tree, key, write) in writes.iter() {
+        let value = if tree == OUTCOMES {
+            Some(&*outcome)
+        } else {
+            write.value.as_deref()
+        };
+        let mut attempts = 0;
+        loop {
+            match row(core, tree, key, value, place.ts) {
+                Ok(()) => break,
+                Err(StoreError::Full { .. }) if attempts < FULL_ATTEMPTS => {
+                    attempts += 1;
+                    make_room(core);
+                }
+                Err(error @ (StoreError::Corrupt(_) | StoreError::Io(_))) => {
+                    let owner = tx.owner().clone();
+                    let waiting = Waiting::new(place, value, owner, error);
+                    core.unapplied.add(tree, key.clone(), waiting);
+                    tx.leave_standing(tree, key);
+                    break;
+                }
+                Err(error) => {
+                    core.poison(format!("a commit could not be applied: {error}"));
+                    let unknown = Error::new(ErrorKind::Unknown, "the commit is not visible yet");
+                    return Err(unknown.caused_by(error));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lets the store write out and free something, or lets others do it.
+fn make_room(core: &Core) {
+    if !matches!(core.store.background_step(), Ok(Progress::More)) {
+        core.env
+            .park
+            .waiter()
+            .park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// One row of a commit.
+fn row(
+    core: &Core,
+    tree: TreeId,
+    key: &[u8],
+    value: Option<&[u8]>,
+    ts: Ts,
+) -> Result<(), StoreError> {
+    let Ok(handle) = core.tree(tree) else {
+        panic!("X2: {tree} passed the schema check and has no handle");
+    };
+    // Bytes of a long value are not in the leaf; the intent keeps the row as it is meanwhile.
+    let mut long: Option<Vec<u8>> = None;
+    loop {
+        let mut wants_long = false;
+        handle.update(key, &mut |row: Option<Row<'_>>| {
+            let before = match row {
+                Some(row) if !row.flags.ghost => match row.value {
+                    RowValue::Inline(bytes) => Some(bytes),
+                    RowValue::Overflow { .. } if long.is_none() => {
+                        wants_long = true;
+                        return Edit::Keep;
+                    }
+                    RowValue::Overflow { .. } => long.as_deref(),
+                },
+                _ => None,
+            };
+            wants_long = false;
+            core.recent.push(tree, key, ts, before, value.is_none());
+            match value {
+                Some(value) => Edit::Put {
+                    value,
+                    versioned: true,
+                },
+                None if row.is_some() => Edit::Ghost,
+                None => Edit::Keep,
+            }
+        })?;
+        if !wants_long {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        handle.get(key, &mut bytes)?;
+        long = Some(bytes);
+    }
+}
+
+/// Takes a ghost out of its leaf if nobody has an interest in it any more. True if it went.
+pub(crate) fn purge(core: &Core, tree: TreeId, key: &[u8]) -> Result<bool> {
+    let handle = core.tree(tree)?;
+    let mut gone = false;
+    let mut wanted = false;
+    handle.update(key, &mut |row| {
+        let ghost = row.is_some_and(|row| row.flags.ghost);
+        // Asked under the latch: a writer that comes now changes the leaf after this.
+        wanted = ghost && core.recent.contains(tree, key);
+        gone = ghost && !wanted;
+        if gone { Edit::Remove } else { Edit::Keep }
+    })?;
+    if wanted {
+        core.recent.note_ghost(tree, key);
+    }
+    Ok(gone)
+}
+
+/// A row that waits for its leaf to become readable.
+#[derive(Debug)]
+struct Waiting {
+    begin: Lsn,
+    ts: Ts,
+    value: Option<Vec<u8>>,
+    owner: Arc<Owner>,
+    cause: StoreError,
+}
+
+impl Waiting {
+    fn new(
+        place: Sequenced,
+        value: Option<&[u8]>,
+        owner: Arc<Owner>,
+        cause: StoreError,
+    ) -> Waiting {
+        let value = value.map(<[u8]>::to_vec);
+        Waiting {
+            begin: place.begin,
+            ts: place.ts,
+            value,
+            owner,
+            cause,
+        }
+    }
+}
+
+type WaitingRows = BTreeMap<TreeId, BTreeMap<Arc<[u8]>, Waiting>>;
+
+/// Committed rows that are not in their trees.
+#[derive(Debug, Default)]
+pub(crate) struct Unapplied {
+    rows: Mutex<WaitingRows>,
+    /// Rows in `rows`: readers pass without the lock while there is none.
+    count: AtomicUsize,
+}
+
+impl Unapplied {
+    /// Rows that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    fn add(&self, tree: TreeId, key: Arc<[u8]>, waiting: Waiting) {
+        self.rows
+            .lock()
+            .entry(tree)
+            .or_default()
+            .insert(key, waiting);
+        self.count.fetch_add(1, Ordering::Release);
+    }
+
+    /// The row as a reader at `at` sees it, if it waits here.
+    pub(crate) fn get(&self, tree: TreeId, key: &[u8], at: Ts) -> Option<Found> {
+        if self.len() == 0 {
+            return None;
+        }
+        let rows = self.rows.lock();
+        let waiting = rows.get(&tree)?.get(key)?;
+        (waiting.ts <= at).then(|| Found {
+            value: waiting.value.clone(),
+            begin: waiting.ts,
+        })
+    }
+
+    /// Refuses a scan over a row that waits.
+    pub(crate) fn check_range(
+        &self,
+        tree: TreeId,
+        lower: Bound<&[u8]>,
+        upper: Bound<&[u8]>,
+    ) -> Result<()> {
+        if self.len() == 0 || crate::txn::write_set::crossed(lower, upper) {
+            return Ok(());
+        }
+        let rows = self.rows.lock();
+        let found = rows
+            .get(&tree)
+            .and_then(|rows| rows.range::<[u8], _>((lower, upper)).next());
+        match found {
+            Some((_, waiting)) => Err(waiting.cause.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Where redo has to begin for the sake of these rows.
+    pub(crate) fn redo_lsn(&self) -> Option<Lsn> {
+        if self.len() == 0 {
+            return None;
+        }
+        self.rows
+            .lock()
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|waiting| waiting.begin)
+            .min()
+    }
+
+    /// Tries every row again. Called by one thread at a time.
+    pub(crate) fn retry(&self, core: &Core) {
+        if self.len() == 0 {
+            return;
+        }
+        let keys: Vec<(TreeId, Arc<[u8]>)> = {
+            let rows = self.rows.lock();
+            let keys = |(tree, rows): (&TreeId, &BTreeMap<Arc<[u8]>, Waiting>)| {
+                rows.keys()
+                    .map(|key| (*tree, key.clone()))
+                    .collect::<Vec<_>>()
+            };
+            rows.iter().flat_map(keys).collect()
+        };
+        for (tree, key) in keys {
+            let (value, ts, owner) = {
+                let rows = self.rows.lock();
+                let Some(waiting) = rows.get(&tree).and_then(|rows| rows.get(&key)) else {
+                    continue;
+                };
+                (waiting.value.clone(), waiting.ts, waiting.owner.clone())
+            };
+            if row(core, tree, &key, value.as_deref(), ts).is_ok() {
+                if let Some(rows) = self.rows.lock().get_mut(&tree) {
+                    rows.remove(&key);
+                }
+                self.count.fetch_sub(1, Ordering::Release);
+                core.recent.release(tree, &key, &owner);
+                owner.released();
+            }
+        }
+    }
+}
+
+/// Rows of the log reduced to the last operation of each key; None deletes.
+#[derive(Debug, Default)]
+pub(crate) struct Net {
+    trees: BTreeMap<TreeId, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    bytes: usize,
+}
+
+impl Net {
+    /// Takes the next operation; operations come in the order of their timestamps.
+    pub(crate) fn put(&mut self, tree: TreeId, key: &[u8], value: Option<Vec<u8>>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 64;
+        self.trees
+            .entry(tree)
+            .or_default()
+            .insert(key.to_vec(), value);
+    }
+
+    /// The trees that have rows.
+    pub(crate) fn trees(&self) -> impl Iterator<Item = TreeId> {
+        self.trees.keys().copied()
+    }
+
+    /// Bytes held, by estimate, operations that were overwritten included.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Applies everything in order of (tree, key); by key range on the threads of `pool`, if there
+    /// is one. Rows of trees that are not there any more are skipped.
+    pub(crate) fn apply(
+        self,
+        tree: &(dyn Fn(TreeId) -> Option<Tree> + Sync),
+        pool: Option<&rayon::ThreadPool>,
+    ) -> Result<()> {
+        use rayon::prelude::*;
+        for (id, rows) in self.trees {
+            let Some(tree) = tree(id) else { continue };
+            let rows: Vec<_> = rows.into_iter().collect();
+            match pool {
+                None => rows
+                    .iter()
+                    .try_for_each(|(key, value)| recovered(&tree, key, value))?,
+                Some(pool) => pool.install(|| {
+                    rows.par_chunks(256).try_for_each(|rows| {
+                        rows.iter()
+                            .try_for_each(|(key, value)| recovered(&tree, key, value))
+                    })
+                })?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One row of the net.
+fn recovered(tree: &Tree, key: &[u8], value: &Option<Vec<u8>>) -> Result<()> {
+    let mut edit = |_: Option<Row<'_>>| match value {
+        Some(value) => Edit::Put {
+            value,
+            versioned: false,
+        },
+        None => Edit::Remove,
+    };
+    Ok(tree.update(key, &mut edit)?)
+}

@@ -1,0 +1,273 @@
+//! The catalog: which tables exist, which trees hold them, and under which schema.
+//!
+//! Its rows are rows of tree 2 (tables) and tree 3 (counters), changed only by ordinary commits: a
+//! change of the schema is a transaction whose entry carries the tree records and the catalog rows,
+//! under the gate held alone. In memory the catalog is a copy of what is committed.
+
+mod outcome;
+mod rows;
+pub mod schema;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use terrane_wal::lsn::TreeId;
+use terrane_wal::sync::Mutex;
+
+use crate::database::Database;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{MAX_TABLE_NAME_BYTES, ROW_ID_BLOCK};
+use crate::runtime::Core;
+use crate::txn::Isolation;
+use crate::txn::commit::{Entrance, run};
+use crate::txn::transaction::{Begin, Transaction};
+
+pub(crate) use outcome::Remembered;
+use schema::Evolution;
+pub(crate) use table::{TableInfo, TableSpec, TreeOp};
+
+/// The catalog's rows.
+pub(crate) const CATALOG: TreeId = TreeId(2);
+/// Next tree id, next row id of each table.
+pub(crate) const COUNTERS: TreeId = TreeId(3);
+/// Outcomes of idempotency keys.
+pub(crate) const OUTCOMES: TreeId = TreeId(4);
+/// The trees that every database has beside the tree directory.
+pub(crate) const SYSTEM_TREES: [TreeId; 3] = [CATALOG, COUNTERS, OUTCOMES];
+/// Trees of tables and indexes begin here.
+pub(crate) const FIRST_TREE: TreeId = TreeId(256);
+
+/// Counter key of the next tree id.
+const NEXT_TREE: [u8; 5] = [1, 0, 0, 0, 0];
+
+/// What is committed, as the running database knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tables: BTreeMap<String, Arc<TableInfo>>,
+    /// Schema version of every tree of a table: its own and its indexes'.
+    versions: BTreeMap<TreeId, u32>,
+    /// Row ids that are logged as given out and were not, by table.
+    row_ids: BTreeMap<TreeId, Vec<std::ops::Range<u64>>>,
+}
+
+impl Catalog {
+    /// The catalog of these tables.
+    pub(crate) fn of(tables: Vec<TableInfo>) -> Catalog {
+        let catalog = Catalog::default();
+        for table in tables {
+            catalog.insert(Arc::new(table));
+        }
+        catalog
+    }
+
+    fn insert(&self, table: Arc<TableInfo>) {
+        let mut state = self.state.lock();
+        for tree in table.trees() {
+            state.versions.insert(tree, table.schema_version);
+        }
+        state.tables.insert(table.name.clone(), table);
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<TableInfo>> {
+        self.state.lock().tables.get(name).cloned()
+    }
+
+    /// Every table, by name.
+    pub(crate) fn tables(&self) -> Vec<Arc<TableInfo>> {
+        self.state.lock().tables.values().cloned().collect()
+    }
+
+    /// Refuses rows that were encoded under another version of their table's schema. Asked inside
+    /// the gate, so the answer holds until the commit has its place.
+    pub(crate) fn check_schema(&self, tree: TreeId, version: u32) -> Result<()> {
+        if tree < FIRST_TREE {
+            return Ok(());
+        }
+        match self.state.lock().versions.get(&tree) {
+            Some(current) if *current == version => Ok(()),
+            current => {
+                let error = Error::new(ErrorKind::Schema, "the table's schema has changed");
+                Err(error
+                    .with("tree", tree.0)
+                    .with("written_under", version)
+                    .with("current", current.copied().unwrap_or(0))
+                    .with_retryable(true))
+            }
+        }
+    }
+
+    fn take_row_id(&self, tree: TreeId) -> Option<u64> {
+        let mut state = self.state.lock();
+        let blocks = state.row_ids.get_mut(&tree)?;
+        let block = blocks.last_mut()?;
+        let id = block.next()?;
+        if block.is_empty() {
+            blocks.pop();
+        }
+        Some(id)
+    }
+}
+
+/// Opens the table `name`, creating it if it does not exist.
+///
+/// # Errors
+/// `Invalid` for a bad name or another page size than the table has, `Schema` naming both sides,
+/// and those of a commit.
+pub(crate) fn open_table(
+    db: &Database,
+    name: &str,
+    spec: &TableSpec<'_>,
+) -> Result<Arc<TableInfo>> {
+    check_name(name)?;
+    let core = db.core();
+    core.check_process()?;
+    if let Some(table) = core.catalog.find(name)
+        && table.matches(spec)? == Evolution::Same
+    {
+        return Ok(table);
+    }
+    core.check_writable()?;
+    let (table, ticket) = {
+        let _alone = core.gate.close();
+        let table = match core.catalog.find(name) {
+            None => TableInfo::new(name, spec, next_tree(core)?),
+            // Another thread may have done it.
+            Some(table) => match table.matches(spec)? {
+                Evolution::Same => return Ok(table),
+                Evolution::Replace { .. } => table.with_schema(spec.schema),
+            },
+        };
+        let mut tx = system_transaction(db);
+        if table.schema_version == 1 {
+            for op in table.tree_ops() {
+                tx.tree_op(op);
+            }
+            let next = table.trees().map(|tree| tree.0).max().unwrap_or(0) + 1;
+            tx.put_raw(
+                COUNTERS,
+                0,
+                0,
+                NEXT_TREE.to_vec(),
+                u64::from(next).to_le_bytes().to_vec(),
+            )?;
+        }
+        tx.put_raw(CATALOG, 0, 0, name.as_bytes().to_vec(), table.encode())?;
+        let ticket = run(&mut tx, Entrance::Alone)?;
+        let table = Arc::new(table);
+        core.catalog.insert(table.clone());
+        (table, ticket)
+    };
+    ticket.wait()?;
+    Ok(table)
+}
+
+/// A row id of the table in `tree` that was never given out.
+pub(crate) fn next_row_id(db: &Database, tree: TreeId) -> Result<u64> {
+    let core = db.core();
+    loop {
+        if let Some(id) = core.catalog.take_row_id(tree) {
+            return Ok(id);
+        }
+        let block = reserve_row_ids(db, tree)?;
+        core.catalog
+            .state
+            .lock()
+            .row_ids
+            .entry(tree)
+            .or_default()
+            .push(block);
+    }
+}
+
+/// Logs a block of row ids as given out. The block's entry comes before every entry that uses one
+/// of its ids, so it need not be waited for.
+fn reserve_row_ids(db: &Database, tree: TreeId) -> Result<std::ops::Range<u64>> {
+    let mut key = vec![2];
+    key.extend(tree.0.to_be_bytes());
+    loop {
+        let mut tx = system_transaction(db);
+        let next = match tx.get_for_update_raw(COUNTERS, &key)? {
+            Some(row) => counter(&row)?,
+            None => 1,
+        };
+        let Some(end) = next.checked_add(ROW_ID_BLOCK) else {
+            return Err(Error::new(ErrorKind::Full, "row ids are used up").with("tree", tree.0));
+        };
+        tx.put_raw(COUNTERS, 0, 0, key.clone(), end.to_le_bytes().to_vec())?;
+        match tx.commit_ticket() {
+            Ok(_) => return Ok(next..end),
+            Err(error) if error.is_retryable() => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads the catalog's rows, at open.
+pub(crate) fn load(core_tree: &terrane_btree::Tree) -> Result<Vec<TableInfo>> {
+    use std::ops::Bound::Unbounded;
+    let mut rows = terrane_btree::LeafRows::default();
+    let mut cursor = core_tree.cursor(Unbounded, Unbounded, terrane_btree::Direction::Forward);
+    let mut tables = Vec::new();
+    while cursor.next_leaf(&mut rows)? {
+        for row in rows.iter().filter(|row| !row.flags.ghost) {
+            tables.push(TableInfo::decode(row.key, row.value)?);
+        }
+    }
+    Ok(tables)
+}
+
+fn system_transaction(db: &Database) -> Transaction {
+    let core = db.core();
+    let begin = Begin {
+        isolation: Isolation::Snapshot,
+        durability: core.options.durability,
+        idempotency: None,
+        age: core.next_age(),
+    };
+    Transaction::begin(db, begin)
+}
+
+fn next_tree(core: &Core) -> Result<TreeId> {
+    let mut value = Vec::new();
+    let row = core.tree(COUNTERS)?.get(&NEXT_TREE, &mut value)?;
+    if row.is_none_or(|flags| flags.ghost) {
+        return Ok(FIRST_TREE);
+    }
+    let next = counter(&value)?;
+    match u32::try_from(next) {
+        Ok(next) if next >= FIRST_TREE.0 => Ok(TreeId(next)),
+        _ => Err(Error::new(ErrorKind::Corrupt, "the next tree id is not one").with("found", next)),
+    }
+}
+
+fn counter(row: &[u8]) -> Result<u64> {
+    match row.try_into() {
+        Ok(bytes) => Ok(u64::from_le_bytes(bytes)),
+        Err(_) => {
+            let error = Error::new(ErrorKind::Corrupt, "a counter has another length");
+            Err(error.with("expected", 8).with("found", row.len()))
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let reserved = name.starts_with("terrane.");
+    if name.is_empty() || name.len() > MAX_TABLE_NAME_BYTES || reserved || name.contains('\0') {
+        let error = Error::new(
+            ErrorKind::Invalid,
+            "a table's name is empty, too long or reserved",
+        );
+        return Err(error
+            .with("name", name.escape_debug())
+            .with("limit", MAX_TABLE_NAME_BYTES));
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! What a database counts: its own transactions, and a reading of the layers below.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use terrane_btree::StoreStats;
+use terrane_wal::LogStats;
+use terrane_wal::io::{Backend, IoStats};
+
+/// Counters of the transaction layer.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) voids: AtomicU64,
+    pub(crate) unknown: AtomicU64,
+    pub(crate) ghosts_purged: AtomicU64,
+    pub(crate) snapshots_too_old: AtomicU64,
+    pub(crate) checkpoints_failed: AtomicU64,
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A reading of everything that a database counts; see [`crate::Database::stats`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Transactions that committed with at least one write.
+    pub commits: u64,
+    /// Attempts that ended in a conflict.
+    pub conflicts: u64,
+    /// Attempts that `write` and `try_write` made beyond the first.
+    pub retries: u64,
+    /// Conflicts found after the commit had its place in the log.
+    pub voids: u64,
+    /// Commits whose outcome was not known.
+    pub unknown: u64,
+    /// Rows of the recent-writes index.
+    pub recent_rows: u64,
+    /// Bytes of the recent-writes index, by estimate.
+    pub recent_bytes: u64,
+    /// Snapshots and transactions that hold a read position.
+    pub read_positions: u64,
+    /// Deleted rows taken out of the trees.
+    pub ghosts_purged: u64,
+    /// Times that a read position was given up.
+    pub snapshots_too_old: u64,
+    /// Checkpoints that were abandoned because of an error.
+    pub checkpoints_failed: u64,
+    /// Which machinery serves the disk.
+    pub backend: Backend,
+    /// Counters of the disk.
+    pub io: IoCounts,
+    /// Counters of the log.
+    pub log: LogStats,
+    /// Counters of pool, space and images.
+    pub store: StoreStats,
+}
+
+/// A reading of a disk's counters, by purpose: log, miss, prefetch, checkpoint, evict, replay,
+/// other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IoCounts {
+    /// Operations that went through a batch: the ring, or the pool's queue.
+    pub batched: [u64; 7],
+    /// Operations by a lone blocking call.
+    pub lone: [u64; 7],
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Device flushes.
+    pub flushes: u64,
+}
+
+impl IoCounts {
+    /// The counters as they stand.
+    pub(crate) fn read(stats: &IoStats) -> IoCounts {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        IoCounts {
+            batched: std::array::from_fn(|at| load(&stats.batched[at])),
+            lone: std::array::from_fn(|at| load(&stats.lone[at])),
+            bytes_read: load(&stats.bytes_read),
+            bytes_written: load(&stats.bytes_written),
+            flushes: load(&stats.flushes),
+        }
+    }
+}

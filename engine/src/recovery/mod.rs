@@ -1,0 +1,239 @@
+//! Open: from a directory to a running database (storage.md 7).
+//!
+//! ```text
+//! directory rules -> LOCK -> newest valid image -> log from its redo point -> net rows -> trees
+//!                 -> catalog -> checkpoint -> serve
+//! ```
+//! Replay is blind and idempotent (M3): a crash anywhere in it only means that the next open does
+//! it again. Nothing is served before all of it is done.
+
+mod directory;
+mod replay;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use terrane_btree::{Class, Opened, Store};
+use terrane_wal::Log;
+use terrane_wal::env::Env;
+use terrane_wal::io::{Backend, Lock};
+use terrane_wal::lsn::{Lsn, TreeId, Ts};
+
+use crate::builder::Options;
+use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
+use crate::checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::trees::Trees;
+use crate::runtime::{Core, Parts};
+
+use directory::State;
+use replay::Replay;
+
+/// How far a recovery has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryProgress {
+    /// Bytes of log read.
+    pub log_bytes: u64,
+    /// Transactions found complete.
+    pub transactions: u64,
+    /// Rows applied to the trees.
+    pub rows: u64,
+    /// All of it is done.
+    pub done: bool,
+}
+
+/// Opens or makes the database in `dir`.
+pub(crate) fn open(env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> {
+    let state = directory::inspect(&env, dir, &options)?;
+    let lock = directory::lock(&env, dir, &options)?;
+    // Looked at again under the lock: another process may have made it meanwhile.
+    let state = match state {
+        State::Missing | State::Empty => directory::inspect(&env, dir, &options)?,
+        State::Database => state,
+    };
+    let parts = match state {
+        State::Missing | State::Empty => create(env, dir, options, lock)?,
+        State::Database => {
+            let (store, opened) = Store::open(&env, dir, options.store.clone())?;
+            if options.read_only {
+                return read_only(
+                    Source {
+                        env,
+                        dir,
+                        options,
+                        store,
+                        lock,
+                    },
+                    &opened,
+                );
+            }
+            recover(
+                Source {
+                    env,
+                    dir,
+                    options,
+                    store,
+                    lock,
+                },
+                &opened,
+            )?
+        }
+    };
+    let replayed = parts.replayed;
+    let core = Core::new(parts.parts);
+    if replayed {
+        // What was replayed is not replayed again; without space the old image and log remain.
+        match checkpoint::now(&core, false) {
+            Err(error) if error.kind() != ErrorKind::Full => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(core)
+}
+
+/// What an open works on.
+struct Source<'a> {
+    env: Env,
+    dir: &'a Path,
+    options: Options,
+    store: Store,
+    lock: Option<Box<dyn Lock>>,
+}
+
+/// A database ready to run, and whether its image lags behind.
+struct Ready {
+    parts: Parts,
+    replayed: bool,
+}
+
+impl Source<'_> {
+    /// Everything is in the trees up to `base`.
+    fn ready(self, log: Option<Arc<Log>>, base: (Lsn, Ts), replayed: bool) -> Result<Ready> {
+        let trees = Trees::new();
+        for (id, _) in self.store.trees()? {
+            if let Some(tree) = self.store.tree(id)? {
+                trees.set(id, tree)?;
+            }
+        }
+        let tables = catalog::load(trees.get(CATALOG)?)?;
+        for tree in tables.iter().flat_map(|table| table.trees()) {
+            trees.get(tree).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, "a table's tree is missing").caused_by(error)
+            })?;
+        }
+        let parts = Parts {
+            env: self.env,
+            options: self.options,
+            store: self.store,
+            log,
+            lock: self.lock,
+            trees,
+            catalog: Catalog::of(tables),
+            base,
+        };
+        Ok(Ready { parts, replayed })
+    }
+}
+
+/// Makes a database in an empty directory. Until META stands, which comes last, there is none.
+fn create(env: Env, dir: &Path, options: Options, lock: Option<Box<dyn Lock>>) -> Result<Ready> {
+    directory::clear_remnants(&env, dir)?;
+    let mut uuid = [0; 16];
+    for half in uuid.chunks_mut(8) {
+        half.copy_from_slice(&env.rng.next_u64("uuid").to_le_bytes());
+    }
+    let log = Log::create(&env, &dir.join("log"), uuid, options.log.clone())?;
+    let store = Store::create(&env, dir, uuid, options.store.clone())?;
+    make_system_trees(&store)?;
+    env.disk.sync_dir(dir)?;
+    let source = Source {
+        env,
+        dir,
+        options,
+        store,
+        lock,
+    };
+    source.ready(Some(log), (Lsn::ZERO, Ts::ZERO), false)
+}
+
+fn make_system_trees(store: &Store) -> Result<()> {
+    for tree in SYSTEM_TREES {
+        store.create_tree(tree, Class::K8)?;
+    }
+    Ok(())
+}
+
+/// Image plus log.
+fn recover(source: Source<'_>, opened: &Opened) -> Result<Ready> {
+    let Source {
+        env,
+        dir,
+        options,
+        store,
+        ..
+    } = &source;
+    make_system_trees(store)?;
+    // In simulation one thread runs at a time, and a replay must repeat.
+    let threads = if env.disk.backend() == Backend::Sim {
+        1
+    } else {
+        replay::threads()
+    };
+    let mut replay = Replay::new(store, threads, options.on_recovery.clone())?;
+    let outcome = Log::open(
+        env,
+        &dir.join("log"),
+        opened.uuid,
+        opened.redo_lsn,
+        opened.image_hi_lsn,
+        options.log.clone(),
+        &mut |entry| replay.entry(entry),
+    );
+    let (log, found) = match (outcome, replay.failure()) {
+        (_, Some(error)) => return Err(error),
+        (outcome, None) => outcome?,
+    };
+    replay.finish()?;
+    drop_orphans(store)?;
+    let last = found
+        .last_ts
+        .max(opened.image_hi_ts)
+        .max(Ts(opened.clock_bound));
+    log.observe(last);
+    let base = (found.end, found.last_ts.max(opened.image_hi_ts));
+    // A clean image says that the log has nothing beyond it, which ends with the first commit.
+    let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
+    source.ready(Some(log), base, replayed)
+}
+
+/// Drops trees that were made for a table whose commit never happened.
+fn drop_orphans(store: &Store) -> Result<()> {
+    let Some(tree) = store.tree(CATALOG)? else {
+        return Err(Error::new(
+            ErrorKind::Corrupt,
+            "the catalog's tree is missing",
+        ));
+    };
+    let tables = catalog::load(&tree)?;
+    let named: Vec<TreeId> = tables.iter().flat_map(|table| table.trees()).collect();
+    for (id, _) in store.trees()? {
+        if id >= FIRST_TREE && !named.contains(&id) {
+            store.drop_tree(id)?;
+        }
+    }
+    Ok(())
+}
+
+/// An image that says it holds everything, without its log.
+fn read_only(source: Source<'_>, opened: &Opened) -> Result<Arc<Core>> {
+    if !opened.clean_shutdown || opened.redo_lsn < opened.image_hi_lsn {
+        let error = Error::new(
+            ErrorKind::ReadOnly,
+            "recovery is needed; open for writing once",
+        );
+        return Err(error.with("directory", source.dir.display()));
+    }
+    let base = (opened.image_hi_lsn, opened.image_hi_ts);
+    Ok(Core::new(source.ready(None, base, false)?.parts))
+}

@@ -1,0 +1,227 @@
+//! The state behind every handle of one open database, and the positions that rule its reads.
+//!
+//! [`Core`] is made by `recovery` and shared by handles, snapshots, transactions and the background
+//! thread. Positions: `applied` is the contiguous prefix of commits that are in the trees; the
+//! level's position is what the log has filled or made durable; the visible position is the lower
+//! of the two, and it never goes back.
+
+mod lower;
+pub(crate) mod trees;
+pub(crate) mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use terrane_btree::{Store, Tree};
+use terrane_wal::env::Env;
+use terrane_wal::io::Lock;
+use terrane_wal::lsn::{Lsn, TreeId, Ts};
+use terrane_wal::sync::Mutex;
+use terrane_wal::{Level, Log};
+
+use crate::apply::Unapplied;
+use crate::builder::Options;
+use crate::catalog::Catalog;
+use crate::checkpoint::Checkpointer;
+use crate::database::Durability;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Counters;
+use crate::txn::gate::Gate;
+use crate::txn::positions::ReadPositions;
+use crate::txn::prefix::Prefix;
+use crate::txn::recent::Recent;
+use crate::txn::ring::Ring;
+
+use trees::Trees;
+
+/// One open database.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) env: Env,
+    pub(crate) options: Options,
+    pub(crate) store: Store,
+    /// None: opened read-only.
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) trees: Trees,
+    pub(crate) catalog: Catalog,
+    pub(crate) recent: Recent,
+    pub(crate) reads: Arc<ReadPositions>,
+    pub(crate) prefix: Prefix,
+    pub(crate) ring: Ring,
+    pub(crate) gate: Gate,
+    pub(crate) unapplied: Unapplied,
+    pub(crate) checkpointer: Mutex<Checkpointer>,
+    pub(crate) counters: Counters,
+    /// Rank of the next transaction: the smaller, the older.
+    ages: AtomicU64,
+    /// The newest commit that open found: positions start here.
+    base: (Lsn, Ts),
+    closed: AtomicBool,
+    poison: Mutex<Option<String>>,
+    poisoned: AtomicBool,
+    pid: u32,
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What recovery hands over.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) env: Env,
+    pub(crate) options: Options,
+    pub(crate) store: Store,
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) lock: Option<Box<dyn Lock>>,
+    pub(crate) trees: Trees,
+    pub(crate) catalog: Catalog,
+    pub(crate) base: (Lsn, Ts),
+}
+
+impl Core {
+    /// An open database whose trees hold everything up to the base position.
+    pub(crate) fn new(parts: Parts) -> Arc<Core> {
+        let (lsn, ts) = parts.base;
+        Arc::new(Core {
+            gate: Gate::new(parts.env.park.clone()),
+            env: parts.env,
+            options: parts.options,
+            store: parts.store,
+            log: parts.log,
+            trees: parts.trees,
+            catalog: parts.catalog,
+            recent: Recent::new(),
+            reads: ReadPositions::new(),
+            prefix: Prefix::new(lsn, ts),
+            ring: Ring::new(ts),
+            unapplied: Unapplied::default(),
+            checkpointer: Mutex::new(Checkpointer::default()),
+            counters: Counters::default(),
+            ages: AtomicU64::new(1),
+            base: parts.base,
+            closed: AtomicBool::new(false),
+            poison: Mutex::new(None),
+            poisoned: AtomicBool::new(false),
+            pid: std::process::id(),
+            lock: Mutex::new(parts.lock),
+        })
+    }
+
+    /// The rank of a new transaction.
+    pub(crate) fn next_age(&self) -> u64 {
+        self.ages.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The log, if this handle may write.
+    pub(crate) fn log(&self) -> Result<&Arc<Log>> {
+        match &self.log {
+            Some(log) => Ok(log),
+            None => Err(Error::new(
+                ErrorKind::ReadOnly,
+                "the database was opened read-only",
+            )),
+        }
+    }
+
+    /// The handle of a tree.
+    pub(crate) fn tree(&self, id: TreeId) -> Result<&Tree> {
+        self.trees.get(id)
+    }
+
+    /// Monotonic time.
+    pub(crate) fn now(&self) -> Duration {
+        self.env.clock.now_mono()
+    }
+
+    /// Timestamp up to which the log has reached this database's level of durability.
+    pub(crate) fn level_ts(&self) -> Ts {
+        let reached = match (&self.log, self.options.durability) {
+            (None, _) => Ts::ZERO,
+            (Some(log), Durability::Buffered) => log.filled_ts(),
+            (Some(log), _) => log.durable_ts(),
+        };
+        reached.max(self.base.1)
+    }
+
+    /// The visible position: what a snapshot that begins now reads at.
+    pub(crate) fn visible_ts(&self) -> Ts {
+        self.prefix.applied_ts().min(self.level_ts())
+    }
+
+    /// End of the newest entry that a snapshot at the visible position holds for certain.
+    pub(crate) fn visible_lsn(&self) -> Lsn {
+        let (applied, _) = self.prefix.applied();
+        let level = match (&self.log, self.options.durability) {
+            (None, _) => applied,
+            (Some(log), Durability::Buffered) => log.positions().filled.0,
+            (Some(log), _) => log.positions().durable.0,
+        };
+        applied.min(level.max(self.base.0))
+    }
+
+    /// Which wait of the log a level of durability means.
+    pub(crate) fn wait_level(durability: Durability) -> Level {
+        match durability {
+            Durability::Buffered => Level::Filled,
+            Durability::Local | Durability::Replicated => Level::Durable,
+        }
+    }
+
+    /// Refuses a handle that is closed or was inherited by a forked process.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the database is closed"));
+        }
+        Ok(())
+    }
+
+    /// As [`Core::check_open`], and refuses a forked child. Asked at begin and commit.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.check_open()?;
+        let pid = std::process::id();
+        if pid != self.pid {
+            let error = Error::new(
+                ErrorKind::Closed,
+                "a forked process cannot use the database",
+            );
+            return Err(error.with("opened_by", self.pid).with("used_by", pid));
+        }
+        Ok(())
+    }
+
+    /// Refuses writes after a failure that only a reopen heals.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_process()?;
+        if self.poisoned.load(Ordering::Acquire) {
+            let error = Error::new(ErrorKind::Io, "closed for writing; reopen the database");
+            let cause = self.poison.lock().clone();
+            return Err(error.with("cause", cause.unwrap_or_default()));
+        }
+        if let Some(cause) = self.log()?.poisoned() {
+            let error = Error::new(ErrorKind::Io, "a log write failed; reopen the database");
+            return Err(error.caused_by((*cause).clone()));
+        }
+        Ok(())
+    }
+
+    /// True if writes are closed until a reopen.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// Closes the handle for writing. Reads go on at the visible position.
+    pub(crate) fn poison(&self, cause: impl Into<String>) {
+        self.poison.lock().get_or_insert_with(|| cause.into());
+        self.poisoned.store(true, Ordering::Release);
+        self.prefix.wake_all();
+    }
+
+    /// From now on reads and commits give `Closed`. False: they did before.
+    pub(crate) fn set_closed(&self) -> bool {
+        !self.closed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the lock of the directory back.
+    pub(crate) fn unlock(&self) {
+        let _ = self.lock.lock().take();
+    }
+}

@@ -1,0 +1,88 @@
+//! The one background thread: ticker, collector, checkpoints, eviction ahead of demand.
+//!
+//! Each of them is a bounded step that anybody may call, so that a test drives all of it without
+//! the thread. Nobody's liveness rests on the ticker: it only flushes what nobody waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use terrane_btree::Progress;
+use terrane_wal::env::{Joiner, Waiter};
+use terrane_wal::sync::{AtomicBool, Mutex, Ordering};
+
+use crate::checkpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Core;
+use crate::txn::sweep;
+
+/// The pause between two rounds when there is nothing to do.
+const TICK: Duration = Duration::from_millis(10);
+
+/// One round of all background work. True if there is more to do at once.
+pub(crate) fn step(core: &Arc<Core>) -> bool {
+    if let Some(log) = &core.log {
+        log.tick();
+    }
+    let sweeping = sweep::step(core);
+    core.unapplied.retry(core);
+    let checkpointing = checkpoint::step(core) == Progress::More;
+    // An error of write-out is met again by who needs the frame, and by the next round.
+    let evicting = matches!(core.store.background_step(), Ok(Progress::More));
+    sweeping || checkpointing || evicting
+}
+
+/// The thread, from outside.
+pub(crate) struct Worker {
+    stop: Arc<AtomicBool>,
+    waiter: Arc<dyn Waiter>,
+    joiner: Mutex<Option<Box<dyn Joiner>>>,
+}
+
+impl Worker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no thread.
+    pub(crate) fn start(core: &Arc<Core>) -> Result<Worker> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let waiter = core.env.park.waiter();
+        let body = {
+            let (core, stop, waiter) = (core.clone(), stop.clone(), waiter.clone());
+            move || {
+                while !stop.load(Ordering::Acquire) {
+                    if !step(&core) {
+                        waiter.park_timeout(TICK);
+                    }
+                }
+            }
+        };
+        let joiner = core
+            .env
+            .spawn
+            .spawn("terrane", Box::new(body))
+            .map_err(|error| {
+                Error::new(ErrorKind::Io, "no background thread can be started").caused_by(error)
+            })?;
+        Ok(Worker {
+            stop,
+            waiter,
+            joiner: Mutex::new(Some(joiner)),
+        })
+    }
+
+    /// Ends the thread and waits for it. A second call does nothing.
+    pub(crate) fn stop(&self, core: &Core) {
+        self.stop.store(true, Ordering::Release);
+        self.waiter.unpark();
+        let joiner = self.joiner.lock().take();
+        if let Some(Err(panic)) = joiner.map(Joiner::join) {
+            core.poison(format!("the background thread panicked: {panic}"));
+        }
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Worker")
+    }
+}

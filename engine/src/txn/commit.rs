@@ -1,0 +1,284 @@
+//! The one place where a transaction becomes visible (storage.md 6.1).
+//!
+//! ```text
+//! intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix) -> validate (v, ts)
+//!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
+//! ```
+//! Invariants: X1 visible to all or none at its timestamp; X2 after sequencing nothing fails softly
+//! and nothing blocks the prefix: what cannot be applied waits as unapplied, what cannot even do
+//! that poisons; X5 the outcome is Aborted before sequencing and after a VOID, Committed when the
+//! level is reached, else Unknown.
+
+use std::sync::Arc;
+
+use terrane_wal::lsn::{Lsn, Ts};
+use terrane_wal::{Entry, EntryBuilder, Sequenced};
+
+use crate::apply;
+use crate::catalog::{OUTCOMES, Remembered};
+use crate::database::{Commit, Database, Durability, Position};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::count;
+use crate::runtime::Core;
+use crate::txn::Isolation;
+use crate::txn::ring::RowKey;
+use crate::txn::snapshot::{check_floor, read_row};
+use crate::txn::transaction::Transaction;
+use crate::txn::write_set::Write;
+
+/// How a commit passes the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// Beside other commits.
+    Beside,
+    /// The caller holds the gate alone: a change of the schema.
+    Alone,
+}
+
+/// A commit that is applied and on its way to its level. Dropping it waits for nothing.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ticket {
+    db: Database,
+    durability: Durability,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Sequenced there.
+    At(Lsn, Ts),
+    /// Nothing was written, and what was read is at its level.
+    Left(Commit),
+}
+
+impl Ticket {
+    /// Step 9: waits until the level's position covers the entry and the prefix has reached it.
+    ///
+    /// # Errors
+    /// `Unknown` if the log failed first.
+    pub(crate) fn wait(self) -> Result<Commit> {
+        let core = self.db.core();
+        let (lsn, ts) = match self.place {
+            Place::Left(commit) => return Ok(commit),
+            Place::At(lsn, ts) => (lsn, ts),
+        };
+        let level = Core::wait_level(self.durability);
+        let logged = core.log()?.wait(level, lsn).map_err(Error::from);
+        if let Err(cause) = logged.and_then(|()| wait_applied(core, ts)) {
+            count(&core.counters.unknown);
+            let error = Error::new(ErrorKind::Unknown, "the commit may or may not survive");
+            return Err(error.with("position", lsn).caused_by(cause));
+        }
+        Ok(Commit {
+            position: Position(lsn.0),
+            shards: 1,
+        })
+    }
+}
+
+/// Waits until the applied prefix has reached `ts`, which was sequenced or is zero.
+pub(crate) fn wait_applied(core: &Core, ts: Ts) -> Result<()> {
+    if core.prefix.applied_ts() >= ts {
+        return Ok(());
+    }
+    let waiter = core.env.park.waiter();
+    while !core.prefix.reached(ts, &waiter) {
+        if core.is_poisoned() {
+            return core.check_writable();
+        }
+        waiter.park();
+    }
+    Ok(())
+}
+
+/// Closes the database for writing if a commit panics (testing.md e, row 104).
+struct PanicGuard<'a>(&'a Core);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("a panic inside a commit");
+        }
+    }
+}
+
+/// Commits the transaction up to step 8; the ticket waits for the level.
+pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
+    let core = tx.core().clone();
+    let (db, durability) = (tx.db.clone(), tx.durability);
+    if tx.writes.is_empty() && tx.tree_ops.is_empty() && tx.idempotency.is_none() {
+        core.check_process()?;
+        let place = Place::Left(tx.leave()?);
+        return Ok(Ticket {
+            db,
+            durability,
+            place,
+        });
+    }
+    core.check_writable()?;
+    let _inside = (entrance == Entrance::Beside).then(|| core.gate.enter());
+    core.check_open()?;
+    let _guard = PanicGuard(&core);
+    for (tree, schema) in tx.writes.schemas() {
+        core.catalog.check_schema(tree, schema)?;
+    }
+    if let Some(key) = tx.idempotency.clone() {
+        remember(tx, key)?;
+    }
+    place_intents(tx)?;
+    if let Some(commit) = done_before(&core, tx)? {
+        let place = Place::Left(commit);
+        return Ok(Ticket {
+            db,
+            durability,
+            place,
+        });
+    }
+    let place = sequence_and_apply(&core, tx)?;
+    count(&core.counters.commits);
+    Ok(Ticket {
+        db,
+        durability,
+        place,
+    })
+}
+
+/// Adds the row of the idempotency key. Its value is known when the commit has its place, so the
+/// log carries the key in the COMMIT record and the applier makes the row.
+fn remember(tx: &mut Transaction, key: Vec<u8>) -> Result<()> {
+    let row = Write {
+        value: Some(Vec::new()),
+        schema: 0,
+        flags: 0,
+    };
+    Arc::make_mut(&mut tx.writes).put(OUTCOMES, key, row);
+    Ok(())
+}
+
+/// Step 3, the intents: all write keys in ascending order.
+fn place_intents(tx: &mut Transaction) -> Result<()> {
+    tx.intents.owner().set_committing();
+    let read_ts = tx.read_ts();
+    let writes = tx.writes.clone();
+    for (tree, key, _) in writes.iter() {
+        // Of commits with one idempotency key the later one finds the earlier one, it does not fail.
+        let read_ts = read_ts.filter(|_| tree != OUTCOMES);
+        if let Err(error) = tx.intents.place(tree, key, read_ts) {
+            if error.kind() == ErrorKind::Conflict {
+                count(&tx.core().counters.conflicts);
+                tx.conflicted(Some((tree, key.clone())));
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The earlier commit with the same idempotency key, if there is one that is remembered.
+fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
+    let Some(key) = &tx.idempotency else {
+        return Ok(None);
+    };
+    // With the intent held the latest value is the one in the tree.
+    let Some(row) = read_row(core, OUTCOMES, key, Ts(u64::MAX))?.value else {
+        return Ok(None);
+    };
+    let remembered = Remembered::decode(&row)?;
+    if remembered.is_over(core.env.clock.now_wall()) {
+        return Ok(None);
+    }
+    wait_applied(core, remembered.ts)?;
+    let (lsn, _) = core.prefix.applied();
+    core.log()?.wait(Core::wait_level(tx.durability), lsn)?;
+    Ok(Some(Commit {
+        position: Position(lsn.0),
+        shards: 1,
+    }))
+}
+
+/// The log entry of the transaction, without timestamp.
+fn encode(tx: &Transaction) -> Entry {
+    let mut entry = EntryBuilder::new();
+    for op in &tx.tree_ops {
+        entry.ddl(&op.record());
+    }
+    for (tree, key, write) in tx.writes.iter().filter(|(tree, ..)| *tree != OUTCOMES) {
+        match &write.value {
+            Some(value) => entry.put(tree, write.schema, write.flags, key, value),
+            None => entry.del(tree, write.schema, write.flags, key),
+        }
+    }
+    entry.commit(tx.idempotency.as_deref().unwrap_or_default())
+}
+
+/// The error of a read that no longer holds.
+fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
+    count(&core.counters.conflicts);
+    tx.conflicted(key);
+    Error::new(
+        ErrorKind::Conflict,
+        "a row or range that was read has changed",
+    )
+}
+
+/// Steps 3 (validation) to 8.
+fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
+    let log = core.log()?;
+    let keys: Arc<[RowKey]> = tx
+        .writes
+        .iter()
+        .map(|(tree, key, _)| (tree, key.clone()))
+        .collect();
+    let entry = encode(tx);
+    core.store.admit(apply::pages_wanted(&tx.writes))?;
+    let admission = log.admit(entry.len())?;
+    for op in &tx.tree_ops {
+        op.prepare(core)?;
+    }
+
+    // A transaction that has read nothing has no snapshot, and nothing to validate.
+    let read_ts = tx.read_ts();
+    let serializable = tx.isolation == Isolation::Serializable && !tx.reads.borrow().is_empty();
+    let newest = core.ring.newest();
+    if let Some(read_ts) = read_ts {
+        if serializable {
+            let reads = tx.reads.borrow();
+            let checked = reads.check_before(core, read_ts, newest, tx.intents.owner());
+            if let Err(key) = checked {
+                return Err(conflict(core, tx, key));
+            }
+        }
+        // Below the floor the index may have forgotten what it was asked for.
+        check_floor(core, read_ts)?;
+    }
+
+    // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other.
+    let owner = tx.intents.owner().clone();
+    let mut inside = |at: Sequenced| {
+        owner.set_stamp(at.ts);
+        core.ring.push(at.ts, &keys);
+        core.prefix.enter(at.begin, at.end, at.ts);
+    };
+    let reservation = log.sequence(admission, entry, !serializable, &mut inside);
+    let place = Sequenced {
+        begin: reservation.begin(),
+        end: reservation.end(),
+        ts: reservation.ts(),
+    };
+
+    // Step 5.
+    if serializable && tx.reads.borrow().changed_between(core, newest, place.ts) {
+        reservation.void();
+        core.prefix.mark(place.ts);
+        count(&core.counters.voids);
+        return Err(conflict(core, tx, None));
+    }
+
+    // Step 6: the point of no return (X2).
+    reservation.fill();
+    apply::commit(core, tx, place)?;
+    tx.intents.release();
+    core.prefix.mark(place.ts);
+    Ok(Place::At(place.end, place.ts))
+}

@@ -1,0 +1,32 @@
+//! Rows as bytes: what a table reads from, whether it is a snapshot or an open transaction.
+//!
+//! Public only in name (the module is private): [`super::Read`] is sealed by it.
+
+use std::ops::Bound;
+
+use terrane_wal::lsn::TreeId;
+
+use crate::error::Result;
+use crate::txn::scan::RawScan;
+
+/// Reads rows of one consistent state. A transaction's own writes are merged in.
+pub trait RawRead {
+    /// The value at `key`, or None.
+    ///
+    /// # Errors
+    /// `SnapshotTooOld`, `Corrupt`, `Io`, `Closed`, `NotFound` (no such tree).
+    fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>>;
+
+    /// The rows between the bounds in key order, or in reverse order. The scan owns all it needs:
+    /// rows that the transaction writes later are not in it.
+    ///
+    /// # Errors
+    /// As [`RawRead::get_raw`], and `Invalid` if the lower bound lies above the upper one.
+    fn scan_raw(
+        &self,
+        tree: TreeId,
+        lower: Bound<Vec<u8>>,
+        upper: Bound<Vec<u8>>,
+        reverse: bool,
+    ) -> Result<RawScan>;
+}

@@ -1,0 +1,371 @@
+//! A write transaction: buffered writes over a snapshot. Owned, `'static + Send`.
+//!
+//! The snapshot is taken lazily at the applied position, by the first read, and after a first
+//! `get_for_update` has been granted: so a read-modify-write of a hot row that begins with it does
+//! not lose to whom it waited for. What is read may not be durable yet; it leaves the transaction
+//! at commit, or through `leave`, which wait for it.
+
+use std::cell::{OnceCell, RefCell};
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use terrane_wal::lsn::{Lsn, TreeId, Ts};
+use terrane_wal::sync::{AtomicU64, Ordering};
+
+use crate::catalog::TreeOp;
+use crate::database::{Commit, Database, Durability, Position};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::{check_key, check_value};
+use crate::runtime::Core;
+use crate::txn::Isolation;
+use crate::txn::commit::{self, Ticket};
+use crate::txn::intents::Intents;
+use crate::txn::owner::Owner;
+use crate::txn::positions::ReadPin;
+use crate::txn::raw::RawRead;
+use crate::txn::ring::RowKey;
+use crate::txn::scan::{Range, RawScan};
+use crate::txn::snapshot::read_row;
+use crate::txn::validate::Reads;
+use crate::txn::write_set::{Write, WriteSet};
+
+/// A write transaction. Nothing of it is visible to others until [`Transaction::commit`];
+/// dropping it aborts it, without waiting.
+pub struct Transaction {
+    pub(super) db: Database,
+    pub(super) isolation: Isolation,
+    pub(super) durability: Durability,
+    pub(super) idempotency: Option<Vec<u8>>,
+    pub(super) intents: Intents,
+    pub(super) writes: Arc<WriteSet>,
+    pub(super) tree_ops: Vec<TreeOp>,
+    pub(super) reads: RefCell<Reads>,
+    snapshot: OnceCell<Pinned>,
+    /// Begin of the newest version that was read.
+    tentative: Arc<AtomicU64>,
+    conflict: RefCell<Option<Conflicted>>,
+    /// False: begun on a closed handle or in a forked child.
+    alive: bool,
+}
+
+/// A conflict that an operation of the transaction has met.
+#[derive(Clone, Debug)]
+pub(crate) struct Conflicted {
+    /// The row, if it was one: the next attempt locks it first.
+    pub(crate) key: Option<RowKey>,
+}
+
+/// The read position of a transaction.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    pub(super) pin: Arc<ReadPin>,
+    /// An applied position at or above the pinned one.
+    lsn: Lsn,
+}
+
+/// How a transaction is to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Begin {
+    pub(crate) isolation: Isolation,
+    pub(crate) durability: Durability,
+    pub(crate) idempotency: Option<Vec<u8>>,
+    /// Rank of the first attempt.
+    pub(crate) age: u64,
+}
+
+/// A place inside a transaction to which [`Transaction::rollback_to`] goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Savepoint(usize);
+
+impl Transaction {
+    /// An attempt of a transaction.
+    pub(crate) fn begin(db: &Database, begin: Begin) -> Transaction {
+        let alive = db.core().check_process().is_ok();
+        Transaction {
+            db: db.clone(),
+            isolation: begin.isolation,
+            durability: begin.durability,
+            idempotency: begin.idempotency,
+            intents: Intents::new(db.core(), begin.age),
+            writes: Arc::new(WriteSet::default()),
+            tree_ops: Vec::new(),
+            reads: RefCell::default(),
+            snapshot: OnceCell::new(),
+            tentative: Arc::new(AtomicU64::new(0)),
+            conflict: RefCell::new(None),
+            alive,
+        }
+    }
+
+    /// Makes everything written visible and durable (at the level of the database or of the
+    /// [`crate::Writer`]), or nothing of it. Without writes it waits until what was read is durable.
+    ///
+    /// # Errors
+    /// `Conflict`, `Schema` (a table changed under the transaction), `TooLarge`, `Full`,
+    /// `TimedOut`, `Closed`: aborted. `Unknown`: sequenced, but the log failed before its level.
+    pub fn commit(mut self) -> Result<Commit> {
+        self.commit_ticket()?.wait()
+    }
+
+    /// The commit up to where others can build on it; its ticket waits for the level.
+    pub(crate) fn commit_ticket(&mut self) -> Result<Ticket> {
+        let outcome = commit::run(self, commit::Entrance::Beside);
+        // Read positions pin old versions: not needed any more, whatever came out.
+        self.snapshot = OnceCell::new();
+        outcome
+    }
+
+    /// A place to go back to. Savepoints nest freely; going back to an outer one ends the inner
+    /// ones.
+    #[must_use]
+    pub fn savepoint(&mut self) -> Savepoint {
+        Savepoint(Arc::make_mut(&mut self.writes).savepoint())
+    }
+
+    /// Takes back every write made after `savepoint`. Reads and locks stay.
+    pub fn rollback_to(&mut self, savepoint: Savepoint) {
+        Arc::make_mut(&mut self.writes).rollback_to(savepoint.0);
+    }
+
+    /// The database that the transaction belongs to.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        self.db.core()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.alive {
+            self.core().check_open()
+        } else {
+            self.core().check_process()
+        }
+    }
+
+    /// The snapshot, taken now if it was not before.
+    fn pinned(&self) -> Result<&Pinned> {
+        self.check()?;
+        Ok(self.snapshot.get_or_init(|| {
+            let core = self.core();
+            let pin = Arc::new(core.reads.pin(core.now(), || core.prefix.applied_ts()));
+            Pinned {
+                pin,
+                lsn: core.prefix.applied().0,
+            }
+        }))
+    }
+
+    /// The snapshot's position, if one was taken.
+    pub(super) fn read_ts(&self) -> Option<Ts> {
+        self.snapshot.get().map(|pinned| pinned.pin.ts())
+    }
+
+    /// The buffered writes.
+    pub(crate) fn writes(&self) -> &Arc<WriteSet> {
+        &self.writes
+    }
+
+    /// The owner word of its intents.
+    pub(crate) fn owner(&self) -> &Arc<Owner> {
+        self.intents.owner()
+    }
+
+    /// Leaves one intent standing when the others are given back.
+    pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {
+        self.intents.leave_standing(tree, key);
+    }
+
+    fn note_read(&self, begin: Ts) {
+        self.tentative.fetch_max(begin.0, Ordering::Relaxed);
+    }
+
+    /// Remembers a conflict, so that a retry happens also if the closure hides the error.
+    pub(super) fn conflicted(&self, key: Option<RowKey>) {
+        *self.conflict.borrow_mut() = Some(Conflicted { key });
+    }
+
+    /// The conflict that an operation has met, if any.
+    pub(crate) fn take_conflict(&self) -> Option<Conflicted> {
+        self.conflict.borrow_mut().take()
+    }
+
+    /// Writes a row. `schema` is the table's schema version (0 for system trees), `flags` are those
+    /// of the log record (1: an index row).
+    ///
+    /// # Errors
+    /// `TooLarge` for a key, a value or a transaction above its limit; `Closed`, `ReadOnly`.
+    pub(crate) fn put_raw(
+        &mut self,
+        tree: TreeId,
+        schema: u32,
+        flags: u8,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> Result<()> {
+        check_value(&value)?;
+        self.write(
+            tree,
+            key,
+            Write {
+                value: Some(value),
+                schema,
+                flags,
+            },
+        )
+    }
+
+    /// Deletes a row, whether or not it exists.
+    ///
+    /// # Errors
+    /// As [`Transaction::put_raw`].
+    pub(crate) fn delete_raw(
+        &mut self,
+        tree: TreeId,
+        schema: u32,
+        flags: u8,
+        key: Vec<u8>,
+    ) -> Result<()> {
+        self.write(
+            tree,
+            key,
+            Write {
+                value: None,
+                schema,
+                flags,
+            },
+        )
+    }
+
+    fn write(&mut self, tree: TreeId, key: Vec<u8>, write: Write) -> Result<()> {
+        check_key(&key)?;
+        self.check()?;
+        let options = &self.core().options;
+        let (keys_max, bytes_max) = (options.commit_keys, options.commit_bytes);
+        let bytes = key.len() + write.value.as_ref().map_or(0, Vec::len);
+        if self.writes.len() >= keys_max || self.writes.bytes() + bytes > bytes_max {
+            let hint = "a transaction is above its limit; use `ingest` or `write_in_batches`";
+            return Err(Error::new(ErrorKind::TooLarge, hint)
+                .with("limit_keys", keys_max)
+                .with("limit_bytes", bytes_max));
+        }
+        Arc::make_mut(&mut self.writes).put(tree, key, write);
+        Ok(())
+    }
+
+    /// Makes or drops a tree when the transaction commits. Only under the gate held alone.
+    pub(crate) fn tree_op(&mut self, op: TreeOp) {
+        self.tree_ops.push(op);
+    }
+
+    /// Locks the row for this transaction, then reads it. Taken before the first other read, it
+    /// makes a read-modify-write of a hot row succeed at the first attempt.
+    ///
+    /// # Errors
+    /// `Conflict`, `TimedOut`, and those of a read.
+    pub(crate) fn get_for_update_raw(
+        &mut self,
+        tree: TreeId,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>> {
+        check_key(key)?;
+        self.lock(tree, &Arc::from(key))?;
+        self.get_raw(tree, key)
+    }
+
+    /// Locks a row. Without a snapshot yet, waits until the row's last commit can be read.
+    pub(crate) fn lock(&mut self, tree: TreeId, key: &Arc<[u8]>) -> Result<()> {
+        self.check()?;
+        self.core().check_writable()?;
+        let read_ts = self.read_ts();
+        match self.intents.place(tree, key, read_ts) {
+            Ok(begin) if read_ts.is_none() => commit::wait_applied(self.core(), begin),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    self.conflicted(Some((tree, key.clone())));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets what was read leave: waits until the newest version that was read is at the database's
+    /// level. Nothing is logged.
+    ///
+    /// # Errors
+    /// `Io` if the log failed: what was read may be lost.
+    pub(crate) fn leave(&self) -> Result<Commit> {
+        let core = self.core();
+        let commit = |lsn: Lsn| Commit {
+            position: Position(lsn.0),
+            shards: 0,
+        };
+        let Some(pinned) = self.snapshot.get() else {
+            return Ok(commit(core.visible_lsn()));
+        };
+        let newest = Ts(self.tentative.load(Ordering::Relaxed));
+        if newest > core.level_ts() {
+            core.log()?
+                .wait(Core::wait_level(core.options.durability), pinned.lsn)?;
+        }
+        Ok(commit(pinned.lsn))
+    }
+}
+
+impl RawRead for Transaction {
+    fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if let Some(write) = self.writes.get(tree, key) {
+            self.check()?;
+            return Ok(write.value.clone());
+        }
+        let pinned = self.pinned()?;
+        if self.isolation == Isolation::Serializable {
+            self.reads.borrow_mut().key(tree, key);
+        }
+        let found = read_row(self.core(), tree, key, pinned.pin.ts())?;
+        self.note_read(found.begin);
+        Ok(found.value)
+    }
+
+    fn scan_raw(
+        &self,
+        tree: TreeId,
+        lower: Bound<Vec<u8>>,
+        upper: Bound<Vec<u8>>,
+        reverse: bool,
+    ) -> Result<RawScan> {
+        let pin = self.pinned()?.pin.clone();
+        let range = Range {
+            tree,
+            lower,
+            upper,
+            reverse,
+        };
+        let own = (!self.writes.is_empty()).then(|| self.writes.clone());
+        let scan = RawScan::new(
+            &self.db,
+            pin,
+            range.clone(),
+            own,
+            Some(self.tentative.clone()),
+        )?;
+        if self.isolation == Isolation::Serializable {
+            self.reads.borrow_mut().range(&range);
+        }
+        Ok(scan)
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("isolation", &self.isolation)
+            .field("snapshot", &self.read_ts())
+            .field("keys", &self.writes.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,666 @@
+//! Group commit without a log thread: who flushes, who waits, who wakes whom.
+//!
+//! ```text
+//!        durable          taken            filled         sequenced
+//!  --------|----------------|----------------|---------------|----->  record stream
+//!   on disk    in flight       may be taken     has holes
+//! ```
+//!
+//! The board keeps the queue of ranges and the flights; it does no I/O. A waiter whose position is
+//! not covered leads a flush if one can be taken, else it parks. Flights complete in any order;
+//! `durable` passes only over those from which nothing earlier is missing.
+//!
+//! Invariants:
+//! - L3: durable <= filled <= sequenced, all monotone.
+//! - L5: after every step that can make a flush possible (fill, void, take, completion), if one is
+//!   possible and a waiter wants it, a waiter that nobody else will wake is woken to lead it. No
+//!   liveness rests on a timer.
+//! - A failed flight poisons: `durable` never passes it, everybody is woken, nothing is retried.
+//!
+//! The loom models in `tests/loom.rs` run this file.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::append::Sequenced;
+use crate::budget::{Budget, Verdict, segment_capacity};
+use crate::env::{Park, Waiter};
+use crate::error::WalError;
+use crate::frame::frame_bytes;
+use crate::io::BLOCK;
+use crate::log::{Level, Positions};
+use crate::lsn::{Lsn, Ts};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// An entry's bytes as they go to disk, and what its frame says about them.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The stamped bytes.
+    pub bytes: Arc<Vec<u8>>,
+    /// Records in them.
+    pub n_rec: u32,
+    /// Timestamp in the terminal record: zero in a chunk.
+    pub ts: Ts,
+}
+
+/// A reserved piece of the stream that no flush has taken as a whole yet.
+#[derive(Debug)]
+struct Range {
+    begin: Lsn,
+    end: Lsn,
+    ts: Ts,
+    content: Option<Content>,
+}
+
+/// Part of an entry in a flight.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The entry.
+    pub content: Content,
+    /// First byte taken.
+    pub from: usize,
+    /// Behind the last byte taken.
+    pub to: usize,
+}
+
+/// What a leader writes: one frame.
+#[derive(Debug)]
+pub struct Flight {
+    /// Names the flight in `complete`.
+    pub id: u64,
+    /// Where its payload begins.
+    pub base: Lsn,
+    /// The durable position when it was taken: what its frame vouches for.
+    pub durable: Lsn,
+    /// Parts of entries in stream order; none in a frame that only vouches.
+    pub pieces: Vec<Piece>,
+    /// Bytes of payload.
+    pub payload_len: usize,
+}
+
+/// A flight that has not been passed by `durable`.
+#[derive(Debug)]
+struct Flying {
+    id: u64,
+    /// The last entry that is complete when this flight and all before it are.
+    entry: (Lsn, Ts),
+    done: bool,
+}
+
+/// Waiters to be woken after the lock was left.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Wakes(Vec<Arc<dyn Waiter>>);
+
+impl Wakes {
+    /// Wakes them.
+    pub fn wake(self) {
+        for waiter in self.0 {
+            waiter.unpark();
+        }
+    }
+}
+
+/// Takes one flight, writes it, completes it. Whoever leads calls it.
+pub trait Flusher {
+    /// Does nothing if somebody else took what was there.
+    fn flush_once(&self);
+}
+
+/// Counters kept under the board's lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BoardStats {
+    /// Ranges reserved.
+    pub entries: u64,
+    /// Their bytes.
+    pub entry_bytes: u64,
+    /// Times a waiter parked.
+    pub parks: u64,
+    /// Times a waiter was woken to lead.
+    pub handoffs: u64,
+    /// Most flights together.
+    pub flights_peak: u64,
+    /// Flights that completed before an earlier one.
+    pub out_of_order: u64,
+    /// Times an admission had to wait.
+    pub admission_waits: u64,
+}
+
+type Queue = BTreeMap<(Lsn, u64), Arc<dyn Waiter>>;
+
+#[derive(Debug)]
+struct State {
+    last_ts: Ts,
+    sequenced: (Lsn, Ts),
+    filled: (Lsn, Ts),
+    durable: (Lsn, Ts),
+    /// Up to here, flights have taken the stream; may lie inside an entry.
+    taken: Lsn,
+    /// The last entry taken as a whole.
+    taken_entry: (Lsn, Ts),
+    ranges: VecDeque<Range>,
+    /// Ranges at the front that are filled.
+    head_filled: usize,
+    flights: VecDeque<Flying>,
+    next_flight: u64,
+    want_durable: Queue,
+    want_filled: Queue,
+    want_room: Vec<Arc<dyn Waiter>>,
+    next_waiter: u64,
+    budget: Budget,
+    closed: bool,
+    poison: Option<Arc<WalError>>,
+    stats: BoardStats,
+}
+
+/// Queue of ranges, flights and waiters of one log.
+#[derive(Debug)]
+pub struct Board {
+    state: Mutex<State>,
+    flights_max: usize,
+    durable_lsn: AtomicU64,
+    durable_ts: AtomicU64,
+    filled_ts: AtomicU64,
+    last_ts: AtomicU64,
+}
+
+/// What a caller of `wait` or `admit` does next.
+enum Step {
+    Ready,
+    Lead,
+    Park,
+    Prepare,
+}
+
+/// A waiter's registration across the turns of its loop.
+#[derive(Default)]
+struct Ticket {
+    waiter: Option<Arc<dyn Waiter>>,
+    key: Option<(Lsn, u64)>,
+}
+
+impl Ticket {
+    fn waiter(&mut self, park: &dyn Park) -> Arc<dyn Waiter> {
+        Arc::clone(self.waiter.get_or_insert_with(|| park.waiter()))
+    }
+
+    fn park(&self) {
+        if let Some(waiter) = &self.waiter {
+            waiter.park();
+        }
+    }
+}
+
+impl State {
+    fn can_take(&self, flights_max: usize) -> bool {
+        self.head_filled > 0 && self.flights.len() < flights_max && self.poison.is_none()
+    }
+
+    /// L5: if a flush is possible and somebody wants it, wakes one who will lead it.
+    fn pass_lead(&mut self, flights_max: usize, wakes: &mut Wakes) {
+        if !self.can_take(flights_max) {
+            return;
+        }
+        let uncovered = self.want_durable.range((self.taken, u64::MAX)..).next();
+        let heir = uncovered
+            .map(|(_, waiter)| waiter)
+            .or(self.want_room.first());
+        if let Some(waiter) = heir {
+            self.stats.handoffs += 1;
+            wakes.0.push(Arc::clone(waiter));
+        }
+    }
+
+    /// Moves `filled` over every filled range at its front.
+    fn advance_filled(&mut self, wakes: &mut Wakes) {
+        let before = self.head_filled;
+        while let Some(range) = self.ranges.get(self.head_filled)
+            && range.content.is_some()
+        {
+            self.filled = (range.end, range.ts);
+            self.head_filled += 1;
+        }
+        if self.head_filled > before {
+            drain_covered(&mut self.want_filled, self.filled.0, wakes);
+        }
+        assert!(self.filled.0 <= self.sequenced.0, "L3");
+    }
+
+    /// Moves `durable` over every completed flight at its front.
+    fn advance_durable(&mut self, wakes: &mut Wakes) {
+        while let Some(first) = self.flights.front()
+            && first.done
+        {
+            assert!(self.durable.0 <= first.entry.0, "L3: durable is monotone");
+            self.durable = first.entry;
+            self.flights.pop_front();
+        }
+        assert!(self.durable.0 <= self.filled.0, "L3");
+        drain_covered(&mut self.want_durable, self.durable.0, wakes);
+    }
+
+    /// Up to `room` bytes of the filled prefix.
+    fn take_pieces(&mut self, room: usize) -> (Vec<Piece>, usize) {
+        let mut pieces = Vec::with_capacity(self.head_filled);
+        let mut payload_len = 0;
+        while self.head_filled > 0 && payload_len < room {
+            let Some(range) = self.ranges.front() else {
+                break;
+            };
+            let Some(content) = range.content.clone() else {
+                break;
+            };
+            let from = self.taken.0.saturating_sub(range.begin.0) as usize;
+            let len = content.bytes.len();
+            let to = len.min(from + (room - payload_len));
+            self.budget.release(len - from, len - to);
+            self.taken = range.begin.advance(to as u64);
+            payload_len += to - from;
+            pieces.push(Piece { content, from, to });
+            if to == len {
+                self.taken_entry = (range.end, range.ts);
+                self.ranges.pop_front();
+                self.head_filled -= 1;
+            }
+        }
+        (pieces, payload_len)
+    }
+
+    fn queue(&mut self, level: Level) -> &mut Queue {
+        match level {
+            Level::Durable => &mut self.want_durable,
+            Level::Filled => &mut self.want_filled,
+        }
+    }
+
+    fn poisoned(&self) -> Result<(), WalError> {
+        match &self.poison {
+            Some(cause) => Err(WalError::Poisoned {
+                cause: Arc::clone(cause),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Moves the waiters up to `position` from the queue to `wakes`.
+fn drain_covered(queue: &mut Queue, position: Lsn, wakes: &mut Wakes) {
+    while let Some(first) = queue.first_entry()
+        && first.key().0 <= position
+    {
+        wakes.0.push(first.remove());
+    }
+}
+
+impl Board {
+    /// A board of a log whose last entry ends at `end` with `last_ts`, for at most `flights_max`
+    /// flights and `buffer_bytes` of entries waiting. No segment is prepared yet.
+    pub fn new(end: Lsn, last_ts: Ts, flights_max: usize, buffer_bytes: usize) -> Board {
+        let at = (end, last_ts);
+        Board {
+            state: Mutex::new(State {
+                last_ts,
+                sequenced: at,
+                filled: at,
+                durable: at,
+                taken: end,
+                taken_entry: at,
+                ranges: VecDeque::new(),
+                head_filled: 0,
+                flights: VecDeque::new(),
+                next_flight: 0,
+                want_durable: Queue::new(),
+                want_filled: Queue::new(),
+                want_room: Vec::new(),
+                next_waiter: 0,
+                budget: Budget::new(buffer_bytes),
+                closed: false,
+                poison: None,
+                stats: BoardStats::default(),
+            }),
+            flights_max,
+            durable_lsn: AtomicU64::new(end.0),
+            durable_ts: AtomicU64::new(last_ts.0),
+            filled_ts: AtomicU64::new(last_ts.0),
+            last_ts: AtomicU64::new(last_ts.0),
+        }
+    }
+
+    /// Publishes the positions for readers without the lock, and passes the lead (L5).
+    fn settle(&self, state: &mut State, wakes: &mut Wakes) {
+        self.durable_ts.store(state.durable.1.0, Ordering::Release);
+        self.filled_ts.store(state.filled.1.0, Ordering::Release);
+        self.last_ts.store(state.last_ts.0, Ordering::Release);
+        self.durable_lsn.store(state.durable.0.0, Ordering::Release);
+        state.pass_lead(self.flights_max, wakes);
+    }
+
+    /// The sequencer: draws timestamp and place for `len` admitted bytes. `inside` runs in the
+    /// section and may fill the range at once.
+    pub fn reserve(
+        &self,
+        len: usize,
+        wall: Ts,
+        inside: &mut dyn FnMut(Sequenced) -> Option<Content>,
+    ) -> (Sequenced, Wakes) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        let ts = state.last_ts.next().max(wall);
+        let begin = state.sequenced.0;
+        let end = begin.advance(len as u64);
+        let place = Sequenced { begin, end, ts };
+        let content = inside(place);
+        state.last_ts = ts;
+        state.sequenced = (end, ts);
+        state.stats.entries += 1;
+        state.stats.entry_bytes += len as u64;
+        state.ranges.push_back(Range {
+            begin,
+            end,
+            ts,
+            content,
+        });
+        state.advance_filled(&mut wakes);
+        self.settle(&mut state, &mut wakes);
+        (place, wakes)
+    }
+
+    /// Fills the range that begins at `begin` (with its entry, or with a VOID).
+    pub fn publish(&self, begin: Lsn, content: Content) -> Wakes {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        let at = state.ranges.partition_point(|range| range.begin < begin);
+        let Some(range) = state.ranges.get_mut(at) else {
+            panic!("no range begins at {begin}");
+        };
+        assert!(range.begin == begin && range.content.is_none());
+        assert_eq!(content.bytes.len() as u64, range.end.since(begin));
+        range.content = Some(content);
+        if at == state.head_filled {
+            state.advance_filled(&mut wakes);
+            self.settle(&mut state, &mut wakes);
+        }
+        wakes
+    }
+
+    /// Takes up to `room` bytes of the filled prefix as the next flight; None if nothing can be
+    /// taken. `blocks_left` are left in the segment where its frame goes. The caller holds the lock
+    /// that orders frames.
+    pub fn take(&self, room: usize, blocks_left: u64) -> (Option<Flight>, Wakes) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        if !state.can_take(self.flights_max) {
+            return (None, wakes);
+        }
+        let base = state.taken;
+        let (pieces, payload_len) = state.take_pieces(room);
+        let blocks = (frame_bytes(payload_len) / BLOCK) as u64;
+        state.budget.spend(blocks, blocks == blocks_left);
+        wakes.0.append(&mut state.want_room);
+        let flight = self.fly(&mut state, base, pieces, payload_len);
+        self.settle(&mut state, &mut wakes);
+        (Some(flight), wakes)
+    }
+
+    /// A flight without payload, if the log is idle and has a block to spare.
+    pub fn take_empty(&self, blocks_left: u64) -> Option<Flight> {
+        let mut state = self.state.lock();
+        let idle = state.ranges.is_empty() && state.flights.is_empty();
+        if !idle || state.poison.is_some() || !state.budget.has_spare_block() {
+            return None;
+        }
+        state.budget.spend(1, blocks_left == 1);
+        let base = state.taken;
+        Some(self.fly(&mut state, base, Vec::new(), 0))
+    }
+
+    fn fly(&self, state: &mut State, base: Lsn, pieces: Vec<Piece>, payload_len: usize) -> Flight {
+        let id = state.next_flight;
+        state.next_flight += 1;
+        let entry = state.taken_entry;
+        state.flights.push_back(Flying {
+            id,
+            entry,
+            done: false,
+        });
+        state.stats.flights_peak = state.stats.flights_peak.max(state.flights.len() as u64);
+        Flight {
+            id,
+            base,
+            durable: state.durable.0,
+            pieces,
+            payload_len,
+        }
+    }
+
+    /// A flight's write ended. A failure poisons the log.
+    pub fn complete(&self, id: u64, result: Result<(), WalError>) -> Wakes {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        match result {
+            Ok(()) => {
+                let at = state.flights.partition_point(|flight| flight.id < id);
+                if let Some(flight) = state.flights.get_mut(at) {
+                    flight.done = true;
+                }
+                state.stats.out_of_order += u64::from(at > 0);
+                state.advance_durable(&mut wakes);
+            }
+            Err(error) => {
+                state.poison.get_or_insert_with(|| Arc::new(error));
+                drain_covered(&mut state.want_durable, Lsn(u64::MAX), &mut wakes);
+                drain_covered(&mut state.want_filled, Lsn(u64::MAX), &mut wakes);
+                wakes.0.append(&mut state.want_room);
+            }
+        }
+        self.settle(&mut state, &mut wakes);
+        wakes
+    }
+
+    /// Waits until `level` covers `lsn`: leads flushes while one can be taken, else parks.
+    pub fn wait(
+        &self,
+        level: Level,
+        lsn: Lsn,
+        park: &dyn Park,
+        flusher: &dyn Flusher,
+    ) -> Result<(), WalError> {
+        if level == Level::Durable && self.durable_lsn.load(Ordering::Acquire) >= lsn.0 {
+            return Ok(());
+        }
+        let mut ticket = Ticket::default();
+        loop {
+            match self.wait_step(level, lsn, park, &mut ticket)? {
+                Step::Ready => return Ok(()),
+                Step::Lead => flusher.flush_once(),
+                Step::Park | Step::Prepare => ticket.park(),
+            }
+        }
+    }
+
+    fn wait_step(
+        &self,
+        level: Level,
+        lsn: Lsn,
+        park: &dyn Park,
+        ticket: &mut Ticket,
+    ) -> Result<Step, WalError> {
+        let mut state = self.state.lock();
+        if let Some(key) = ticket.key.take() {
+            state.queue(level).remove(&key);
+        }
+        if lsn > state.sequenced.0 {
+            return Err(WalError::Invalid {
+                what: format!(
+                    "{lsn} was never given out, the last is {}",
+                    state.sequenced.0
+                ),
+            });
+        }
+        // What is on disk stays on disk, also after a later flight failed.
+        if level == Level::Durable && state.durable.0 >= lsn {
+            return Ok(Step::Ready);
+        }
+        state.poisoned()?;
+        if level == Level::Filled && state.filled.0 >= lsn {
+            return Ok(Step::Ready);
+        }
+        // A position inside a flight waits for its end; another flush would not help.
+        if level == Level::Durable && lsn > state.taken && state.can_take(self.flights_max) {
+            return Ok(Step::Lead);
+        }
+        let key = (lsn, state.next_waiter);
+        state.next_waiter += 1;
+        state.stats.parks += 1;
+        ticket.key = Some(key);
+        let waiter = ticket.waiter(park);
+        state.queue(level).insert(key, waiter);
+        Ok(Step::Park)
+    }
+
+    /// Admits `len` bytes: waits for buffer room, leading flushes, and has segments made by
+    /// `prepare` (which returns the new segment's length) when those on disk cannot promise room.
+    pub fn admit(
+        &self,
+        len: usize,
+        park: &dyn Park,
+        flusher: &dyn Flusher,
+        prepare: &mut dyn FnMut() -> Result<u64, WalError>,
+    ) -> Result<(), WalError> {
+        let mut ticket = Ticket::default();
+        loop {
+            match self.admit_step(len, park, &mut ticket)? {
+                Step::Ready => return Ok(()),
+                Step::Lead => flusher.flush_once(),
+                Step::Park => ticket.park(),
+                Step::Prepare => self.prepared(prepare())?,
+            }
+        }
+    }
+
+    fn admit_step(
+        &self,
+        len: usize,
+        park: &dyn Park,
+        ticket: &mut Ticket,
+    ) -> Result<Step, WalError> {
+        let mut state = self.state.lock();
+        state.poisoned()?;
+        if state.closed {
+            return Err(WalError::Closed);
+        }
+        let verdict = state.budget.admit(len);
+        match verdict {
+            Verdict::Admitted => return Ok(Step::Ready),
+            Verdict::NeedSegment if !state.budget.preparing => {
+                state.budget.preparing = true;
+                return Ok(Step::Prepare);
+            }
+            // Also one who waits for a segment may have been woken to lead.
+            _ if state.can_take(self.flights_max) => return Ok(Step::Lead),
+            Verdict::NeedSegment | Verdict::BufferFull => {}
+        }
+        state.stats.admission_waits += 1;
+        // A fresh token for each turn: the old one may still be in a list of wakes.
+        ticket.waiter = None;
+        let waiter = ticket.waiter(park);
+        state.want_room.push(waiter);
+        Ok(Step::Park)
+    }
+
+    /// Starts making a segment ahead of need, if fewer than `blocks` are unpromised. The caller
+    /// must follow up with `prepared`.
+    pub fn begin_prepare(&self, blocks: u64) -> bool {
+        let mut state = self.state.lock();
+        let wanted = state.budget.unpromised() < blocks && !state.budget.preparing;
+        let open = !state.closed && state.poison.is_none();
+        state.budget.preparing |= wanted && open;
+        wanted && open
+    }
+
+    /// A segment was made, or could not be. Those who wait for room look again.
+    pub fn prepared(&self, result: Result<u64, WalError>) -> Result<(), WalError> {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        state.budget.preparing = false;
+        if let Ok(len) = &result {
+            state.budget.grow(segment_capacity(*len));
+        }
+        wakes.0.append(&mut state.want_room);
+        drop(state);
+        wakes.wake();
+        result.map(|_| ())
+    }
+
+    /// An admission of `len` bytes was not used.
+    pub fn release(&self, len: usize) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        state.budget.release(len, 0);
+        wakes.0.append(&mut state.want_room);
+        drop(state);
+        wakes.wake();
+    }
+
+    /// True if a flush could be taken now, wanted or not.
+    pub fn can_take(&self) -> bool {
+        self.state.lock().can_take(self.flights_max)
+    }
+
+    /// Raises the last timestamp to `ts`.
+    pub fn observe(&self, ts: Ts) {
+        let mut state = self.state.lock();
+        state.last_ts = state.last_ts.max(ts);
+        self.last_ts.store(state.last_ts.0, Ordering::Release);
+    }
+
+    /// The positions at one moment.
+    pub fn positions(&self) -> Positions {
+        let state = self.state.lock();
+        Positions {
+            sequenced: state.sequenced,
+            filled: state.filled,
+            durable: state.durable,
+        }
+    }
+
+    /// Timestamp of the last durable entry.
+    pub fn durable_ts(&self) -> Ts {
+        Ts(self.durable_ts.load(Ordering::Acquire))
+    }
+
+    /// The end of the last durable entry.
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn(self.durable_lsn.load(Ordering::Acquire))
+    }
+
+    /// Timestamp of the last filled entry.
+    pub fn filled_ts(&self) -> Ts {
+        Ts(self.filled_ts.load(Ordering::Acquire))
+    }
+
+    /// Highest timestamp given out or observed.
+    pub fn last_ts(&self) -> Ts {
+        Ts(self.last_ts.load(Ordering::Acquire))
+    }
+
+    /// Refuses admissions from now on.
+    pub fn close(&self) {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        state.closed = true;
+        wakes.0.append(&mut state.want_room);
+        drop(state);
+        wakes.wake();
+    }
+
+    /// The failure that poisoned the log.
+    pub fn poison(&self) -> Option<Arc<WalError>> {
+        self.state.lock().poison.clone()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> BoardStats {
+        self.state.lock().stats
+    }
+}

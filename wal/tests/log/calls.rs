@@ -1,0 +1,287 @@
+//! The log's calls on the simulated disk: order, positions, segments, budget, closing.
+
+use std::sync::Arc;
+
+use crate::support::*;
+use terrane_wal::io::sim::SimDisk;
+use terrane_wal::lsn::Lsn;
+use terrane_wal::{Body, EntryBuilder, Level, Log, LogOptions, WalError};
+
+fn fresh(options: LogOptions) -> (terrane_wal::env::Env, Arc<Log>) {
+    let env = env(Arc::new(SimDisk::new()), 1);
+    let log = Log::create(&env, dir(), UUID, options).unwrap();
+    (env, log)
+}
+
+#[test]
+fn an_empty_log_opens_empty() {
+    let (env, log) = fresh(small());
+    drop(log);
+    let opened = open(&env).unwrap();
+    assert_eq!(opened.recovery.end, Lsn::ZERO);
+    assert!(opened.numbers.is_empty());
+}
+
+#[test]
+fn commits_of_every_size_come_back() {
+    let (env, log) = fresh(small());
+    // Around a block, a frame cut at the end of a segment, and over several segments.
+    let sizes = [
+        0, 1, 3000, 3900, 3910, 3920, 4096, 20_000, 100_000, 1_200_000, 5,
+    ];
+    for (n, &len) in sizes.iter().enumerate() {
+        commit(&log, entry(n as u64, len)).unwrap();
+    }
+    let stats = log.stats();
+    assert_eq!(stats.entries, sizes.len() as u64);
+    assert!(stats.segments_created > 5);
+    drop(log);
+    let opened = open(&env).unwrap();
+    assert_eq!(opened.numbers, (0..sizes.len() as u64).collect::<Vec<_>>());
+    commit(&opened.log, entry(99, 10)).unwrap();
+    drop(opened);
+    assert_eq!(*open(&env).unwrap().numbers.last().unwrap(), 99);
+}
+
+// A lone writer pays one durable write per commit and parks never. Seen failing with `wait` that
+// parks before it looks for a flush to lead.
+#[test]
+fn a_lone_writer_flushes_once_per_commit() {
+    let (env, log) = fresh(LogOptions::default());
+    let before = env
+        .disk
+        .stats()
+        .flushes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    for n in 0..50 {
+        commit(&log, entry(n, 100)).unwrap();
+    }
+    let after = env
+        .disk
+        .stats()
+        .flushes
+        .load(std::sync::atomic::Ordering::Relaxed);
+    let stats = log.stats();
+    assert_eq!((after - before, stats.flushes), (50, 50));
+    assert_eq!((stats.parks, stats.handoffs), (0, 0));
+}
+
+#[test]
+fn positions_follow_fill_and_flush() {
+    let (_env, log) = fresh(small());
+    let first = entry(1, 10);
+    let admission = log.admit(first.len()).unwrap();
+    let held = log.sequence(admission, first, false, &mut |_| {});
+    let second = append(&log, entry(2, 10)).unwrap();
+    let at = log.positions();
+    assert_eq!(at.sequenced, (second.end, second.ts));
+    assert_eq!(at.filled.0, Lsn::ZERO, "a hole in front");
+    let (end, ts) = (held.end(), held.ts());
+    held.void();
+    assert_eq!(log.positions().filled, (second.end, second.ts));
+    assert_eq!(log.positions().durable.0, Lsn::ZERO);
+    log.wait(Level::Filled, second.end).unwrap();
+    log.flush().unwrap();
+    assert_eq!(log.positions().durable, (second.end, second.ts));
+    assert_eq!(log.durable_ts(), second.ts);
+    assert!(end < second.end && ts < second.ts);
+    assert_eq!(log.stats().voids, 1);
+}
+
+#[test]
+fn a_void_keeps_its_place_and_a_dropped_reservation_is_void() {
+    let (env, log) = fresh(small());
+    commit(&log, entry(1, 10)).unwrap();
+    let lost = entry(2, 500);
+    let admission = log.admit(lost.len()).unwrap();
+    drop(log.sequence(admission, lost, false, &mut |_| {}));
+    commit(&log, entry(3, 10)).unwrap();
+    drop(log);
+    let opened = open(&env).unwrap();
+    assert_eq!(opened.numbers, [1, 3]);
+    assert_eq!(opened.recovery.entries, 3);
+}
+
+#[test]
+fn entries_filled_inside_the_sequencer_need_no_fill() {
+    let (env, log) = fresh(small());
+    let small_entry = entry(1, 10);
+    let admission = log.admit(small_entry.len()).unwrap();
+    let mut seen = None;
+    let place = log.sequence(admission, small_entry, true, &mut |at| seen = Some(at));
+    assert_eq!(log.positions().filled.0, place.end());
+    assert_eq!(seen.unwrap().end, place.end());
+    drop(place);
+    log.flush().unwrap();
+    drop(log);
+    assert_eq!(open(&env).unwrap().numbers, [1]);
+}
+
+#[test]
+fn observed_timestamps_are_passed() {
+    let (_env, log) = fresh(small());
+    let ts = append(&log, entry(1, 1)).unwrap().ts;
+    let ahead = terrane_wal::lsn::Ts(ts.0 + (1 << 40));
+    log.observe(ahead);
+    assert_eq!(log.last_ts(), ahead);
+    assert!(append(&log, entry(2, 1)).unwrap().ts > ahead);
+}
+
+#[test]
+fn limits_and_closing_are_errors_not_panics() {
+    let (_env, log) = fresh(small());
+    assert!(matches!(
+        log.admit(usize::MAX),
+        Err(WalError::TooLarge { .. })
+    ));
+    assert!(matches!(log.admit(3), Err(WalError::Invalid { .. })));
+    assert!(matches!(
+        log.wait(Level::Durable, Lsn(1 << 40)),
+        Err(WalError::Invalid { .. })
+    ));
+    append(&log, entry(1, 1)).unwrap();
+    log.close().unwrap();
+    assert_eq!(log.positions().durable, log.positions().sequenced);
+    assert!(matches!(log.admit(100), Err(WalError::Closed)));
+    let bad = |options: LogOptions| {
+        let env = env(Arc::new(SimDisk::new()), 1);
+        matches!(
+            Log::create(&env, dir(), UUID, options),
+            Err(WalError::Invalid { .. })
+        )
+    };
+    assert!(bad(LogOptions {
+        segment_bytes: 5000,
+        ..small()
+    }));
+    assert!(bad(LogOptions {
+        segment_bytes: 0,
+        ..small()
+    }));
+    assert!(bad(LogOptions {
+        max_flushes_in_flight: 0,
+        ..small()
+    }));
+    assert!(bad(LogOptions {
+        max_flushes_in_flight: 5,
+        ..small()
+    }));
+}
+
+#[test]
+fn chunks_and_aborts_carry_their_run() {
+    let (env, log) = fresh(small());
+    let mut chunk = EntryBuilder::new();
+    chunk.put(terrane_wal::lsn::TreeId(256), 1, 0, b"a", b"1");
+    let run = append(&log, chunk.chunk()).unwrap().begin;
+    let txn = terrane_wal::lsn::TxnId(run.0);
+    commit(&log, entry(7, 1)).unwrap();
+    let mut rest = EntryBuilder::new();
+    rest.continue_run(txn, 1);
+    rest.put(terrane_wal::lsn::TreeId(256), 1, 0, b"b", b"2");
+    commit(&log, rest.commit(b"idem")).unwrap();
+    commit(&log, EntryBuilder::new().abort(txn)).unwrap();
+    drop(log);
+    let mut seen = Vec::new();
+    Log::open(&env, dir(), UUID, Lsn::ZERO, Lsn::ZERO, small(), &mut |e| {
+        let body = e.entry.terminal().body;
+        seen.push((
+            e.entry.txn() == txn,
+            e.entry.n_chunks(),
+            e.ts.0 == 0,
+            format!("{body:?}"),
+        ));
+        for record in e.entry.records() {
+            assert_eq!(record.ts, e.ts);
+            assert_eq!(record.txn, e.entry.txn());
+        }
+        Ok(())
+    })
+    .unwrap();
+    let idempotency = &b"idem"[..];
+    let expected = [
+        (true, 0, true, format!("{:?}", Body::Chunk)),
+        (
+            false,
+            0,
+            false,
+            format!("{:?}", Body::Commit { idempotency: b"" }),
+        ),
+        (
+            true,
+            1,
+            false,
+            format!("{:?}", Body::Commit { idempotency }),
+        ),
+        (true, 0, false, format!("{:?}", Body::Abort { txn })),
+    ];
+    assert_eq!(seen, expected);
+}
+
+// 16 threads on real parking: every commit comes back, in groups. Seen failing (hanging) with the
+// lead not passed on at completion.
+#[test]
+fn many_threads_commit_in_groups() {
+    let (env, log) = fresh(LogOptions::default());
+    std::thread::scope(|scope| {
+        for t in 0..16u64 {
+            let log = &log;
+            scope.spawn(move || {
+                for i in 0..100 {
+                    commit(log, entry(t * 1000 + i, (i * 37 % 900) as usize)).unwrap();
+                }
+            });
+        }
+    });
+    let stats = log.stats();
+    assert_eq!(stats.entries, 1600);
+    assert!(stats.flushes <= 1600);
+    drop(log);
+    let mut numbers = open_at(&env, Lsn::ZERO, LogOptions::default())
+        .unwrap()
+        .numbers;
+    numbers.sort_unstable();
+    let expected: Vec<u64> = (0..16)
+        .flat_map(|t| (0..100).map(move |i| t * 1000 + i))
+        .collect();
+    assert_eq!(numbers, expected);
+}
+
+// Nobody waits for durability: admission itself must flush when the buffer is full. Seen failing
+// (hanging) with `admit` that only parks.
+#[test]
+fn a_full_buffer_is_flushed_by_those_who_wait_for_room() {
+    let options = LogOptions {
+        buffer_bytes: 10_000,
+        ..small()
+    };
+    let (env, log) = fresh(options);
+    std::thread::scope(|scope| {
+        for t in 0..4u64 {
+            let log = &log;
+            scope.spawn(move || {
+                for i in 0..50 {
+                    append(log, entry(t * 100 + i, 3000)).unwrap();
+                }
+            });
+        }
+    });
+    log.flush().unwrap();
+    assert!(log.stats().flushes > 20);
+    drop(log);
+    assert_eq!(open(&env).unwrap().numbers.len(), 200);
+}
+
+#[test]
+fn a_dropped_admission_gives_its_room_back() {
+    let options = LogOptions {
+        buffer_bytes: 2000,
+        ..small()
+    };
+    let (_env, log) = fresh(options);
+    for n in 0..100 {
+        drop(log.admit(1500).unwrap());
+        append(&log, entry(n, 1000)).unwrap();
+        log.tick();
+    }
+}

@@ -1,0 +1,4 @@
+//! Tests of the log on the simulated disk.
+
+mod calls;
+mod support;
