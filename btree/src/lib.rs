@@ -15,6 +15,6 @@ pub use error::{Corruption, StoreError};
 pub use ids::{Class, Epoch, PageId};
 pub use image::{Checkpoint, LogView, Published, Step};
 pub use stats::StoreStats;
-pub use store::{Opened, Progress, Store, StoreOptions};
+pub use store::{DirtyEstimate, Opened, Progress, Store, StoreOptions};
 pub use tree::cursor::{Cursor, Direction, LeafRows};
 pub use tree::{Edit, Row, RowFlags, RowValue, Tree};

@@ -1,12 +1,18 @@
 //! Images: what a checkpoint publishes and what open starts from.
+//!
+//! [`gate`] says which epoch a change belongs to; `writer` is the checkpoint in polled steps,
+//! `mapfile` how it writes the map, `meta` the superblock; `open` reads it all back.
 
 pub mod gate;
+pub(crate) mod mapfile;
 pub(crate) mod meta;
+pub(crate) mod open;
+pub(crate) mod writer;
 
 use terrane_wal::lsn::{Lsn, Term, Ts};
 
-use crate::error::StoreError;
 use crate::ids::Epoch;
+pub use writer::Checkpoint;
 
 /// What a checkpoint asks of the log. Every answer is immediate.
 pub trait LogView: Send + Sync {
@@ -51,18 +57,4 @@ pub struct Published {
     pub generation: u64,
     /// Redo point of the OLDER of the two retained images: the log may be trimmed below it (L4).
     pub older_redo_lsn: Lsn,
-}
-
-/// A checkpoint under way.
-#[derive(Debug)]
-pub struct Checkpoint {
-    nothing: (),
-}
-
-impl Checkpoint {
-    /// Does a bounded piece of work. No writer ever waits for it. An error abandons the checkpoint:
-    /// the older images stay, and the next checkpoint covers what this one would have (M2).
-    pub fn step(&mut self) -> Result<Step, StoreError> {
-        todo!()
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use terrane_wal::io::Purpose;
 
 use crate::error::StoreError;
-use crate::ids::{Class, PageId};
+use crate::ids::{Class, Epoch, PageId};
 
 use super::frame::{GRANULE, Owner};
 use super::latch;
@@ -188,6 +188,68 @@ impl Pool {
         self.drop_resident(entry);
         latch::release_changed(entry.state);
         class.bytes() as u64
+    }
+
+    /// Pages of at most `epoch` that are not on disk, among `many` granules from `at` on. Returns
+    /// where to go on, or None at the end.
+    pub(crate) fn find_dirty(
+        &self,
+        epoch: Epoch,
+        at: usize,
+        many: usize,
+        found: &mut Vec<Victim>,
+    ) -> Option<usize> {
+        let end = (at + many).min(self.frames.granules());
+        for granule in at..end {
+            if let Owner::Page(id) = self.frames.owner(granule)
+                && let Some(class) = self.unwritten(id, epoch)
+            {
+                found.push(Victim {
+                    id,
+                    class,
+                    frozen: None,
+                });
+            }
+        }
+        (end < self.frames.granules()).then_some(end)
+    }
+
+    /// True if the live page holds content of at most `epoch` that is not on disk.
+    pub(crate) fn needs_write(&self, id: PageId, epoch: Epoch) -> bool {
+        self.unwritten(id, epoch).is_some()
+    }
+
+    /// Without a latch: a page in the middle of a change may be named although it need not be, but
+    /// none is missed. A writer freezes a copy before the frame word shows its newer epoch.
+    fn unwritten(&self, id: PageId, epoch: Epoch) -> Option<Class> {
+        let entry = self.translation.entry(id)?;
+        let frame = FrameWord::unpack(entry.frame.load(Ordering::Acquire))?;
+        let wanted = latch::RESIDENT | latch::DIRTY;
+        let dirty = entry.state.load(Ordering::Acquire) & wanted == wanted;
+        (dirty && frame.epoch(self.gate.current()) <= epoch).then_some(frame.class)
+    }
+
+    /// True if a copy of at most `epoch` waits to be written or is being written.
+    pub(crate) fn has_frozen(&self, epoch: Epoch) -> bool {
+        self.frozen
+            .lock()
+            .keys()
+            .any(|&(_, content)| content <= epoch)
+    }
+
+    /// The checkpoint was abandoned: copies that nobody is writing are needed by no image, because
+    /// the next one holds their pages' newer content.
+    pub(crate) fn drop_frozen(&self) {
+        let mut dropped = Vec::new();
+        self.frozen.lock().retain(|_, frozen| {
+            if !frozen.busy {
+                dropped.push(*frozen);
+            }
+            frozen.busy
+        });
+        for frozen in dropped {
+            self.frames.give(frozen.frame, frozen.class);
+        }
     }
 
     /// Frozen copies that nobody is writing.

@@ -136,7 +136,7 @@ impl<'a> Opt<'a> {
             pool.counters.dirtied(self.class);
         }
         let new = FrameWord::new(frame, epoch, self.class);
-        self.entry.frame.store(new.pack(), Ordering::Relaxed);
+        self.entry.frame.store(new.pack(), Ordering::Release);
         super::stamp(words, epoch);
         Ok((new, epoch, words))
     }

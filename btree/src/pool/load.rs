@@ -11,6 +11,7 @@ use terrane_wal::io::{Buf, Purpose};
 
 use crate::error::{Corruption, StoreError};
 use crate::ids::{Class, PageId, Slot};
+use crate::page::verify::verify;
 
 use super::frame::Owner;
 use super::latch;
@@ -69,7 +70,7 @@ impl Pool {
 
     fn know_one(&self, id: PageId, location: Location) {
         if let Some(entry) = self.translation.entry(id) {
-            let _ = self.latch_soon(entry.state);
+            self.latch_soon(entry.state);
             if entry.location().is_none() {
                 entry.set_location(location);
             }
@@ -93,6 +94,7 @@ impl Pool {
         let mut buf = Buf::zeroed(class.bytes());
         let read = file.read(Purpose::Miss, offset, &mut buf)?;
         let verdict = judge_page(&buf[..read], id, class, location)
+            .and_then(|()| verify(&buf[..class.bytes()]).map_err(|damage| damage.of_page(id)))
             .map_err(|error| error.at(file.path(), offset));
         Ok((buf, verdict))
     }

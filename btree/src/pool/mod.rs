@@ -46,7 +46,7 @@ use crate::error::StoreError;
 use crate::ids::{Class, Epoch, PageId};
 use crate::image::gate::Gate;
 use crate::space::{Space, SpaceDisk};
-use frame::{Frames, Owner};
+use frame::{Frames, GRANULE, Owner};
 pub use hold::{Excl, Opt};
 use latch::Blocked;
 use translate::{FrameWord, Location, Translation};
@@ -81,6 +81,8 @@ struct Ids {
     next: u64,
     /// Ids of pages that ended, with the epoch of their end.
     ended: Vec<(Epoch, PageId)>,
+    /// Ids that no page of the opened image has, as half-open ranges.
+    gaps: Vec<(u64, u64)>,
 }
 
 /// A frame whose page went on in a copy.
@@ -104,6 +106,7 @@ pub(crate) struct Counters {
     pub(crate) loaded: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) evicted_dirty: AtomicU64,
+    pub(crate) checkpointed: AtomicU64,
 }
 
 impl Counters {
@@ -180,6 +183,7 @@ impl Pool {
             ids: Mutex::new(Ids {
                 next: start.next_id.0,
                 ended: Vec::new(),
+                gaps: Vec::new(),
             }),
             frozen: Mutex::default(),
             hand: AtomicUsize::new(0),
@@ -337,6 +341,59 @@ impl Pool {
         Epoch(self.cut.load(Ordering::Acquire))
     }
 
+    pub(crate) fn set_cut(&self, epoch: Epoch) {
+        self.cut.store(epoch.0, Ordering::Release);
+    }
+
+    /// The first page id never used.
+    pub(crate) fn page_id_hi(&self) -> PageId {
+        PageId(self.ids.lock().next)
+    }
+
+    /// Bytes of all frames.
+    pub(crate) fn frame_bytes(&self) -> u64 {
+        (self.frames.granules() * GRANULE) as u64
+    }
+
+    /// Bytes of frames in use.
+    pub(crate) fn frames_used(&self) -> u64 {
+        (self.frames.used() * GRANULE) as u64
+    }
+
+    /// The tree that a page belongs to; None if there is no such page. Blocks.
+    pub(crate) fn tree_of(&self, id: PageId) -> Result<Option<TreeId>, StoreError> {
+        loop {
+            let stall = match self.optimistic(id) {
+                Ok(page) => {
+                    let tree = TreeId(page.words()[2].load(Ordering::Relaxed) as u32);
+                    if page.validate() {
+                        return Ok(Some(tree));
+                    }
+                    Stall::Latched
+                }
+                Err(stall) => stall,
+            };
+            match stall {
+                Stall::Absent(id) => self.load(id)?,
+                Stall::Corrupt(_) => return Ok(None),
+                Stall::NoFrame => self.relieve()?,
+                Stall::Latched | Stall::NewerEpoch => self.pause(),
+            }
+        }
+    }
+
+    /// Ids that no page has, as half-open ranges. Before the pool is shared.
+    pub(crate) fn set_gaps(&self, gaps: Vec<(u64, u64)>) {
+        self.ids.lock().gaps = gaps;
+    }
+
+    /// Sets where a page lies. Before the pool is shared.
+    pub(crate) fn set_location(&self, id: PageId, location: Location) {
+        if let Some(entry) = self.translation.entry(id) {
+            entry.set_location(location);
+        }
+    }
+
     fn freeze(&self, page: (PageId, Epoch), frozen: Frozen) {
         self.counters.copied.fetch_add(1, Ordering::Relaxed);
         let before = self.frozen.lock().insert(page, frozen);
@@ -381,6 +438,14 @@ impl Pool {
             && end <= epoch
         {
             ids.ended.pop();
+            return Some(id);
+        }
+        if let Some(gap) = ids.gaps.last_mut() {
+            let id = PageId(gap.0);
+            gap.0 += 1;
+            if gap.0 == gap.1 {
+                ids.gaps.pop();
+            }
             return Some(id);
         }
         let id = PageId(ids.next);

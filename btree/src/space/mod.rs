@@ -89,6 +89,29 @@ impl Space {
         self.slots.lock().zones.give(at.0, at.1);
     }
 
+    /// Takes out the lists of at most `epoch`, by rising epoch.
+    pub(crate) fn take_lists(&self, epoch: Epoch) -> Vec<(Epoch, DeltaList)> {
+        let mut lists = self.lists.lock();
+        let rest = lists.split_off(&epoch.next());
+        std::mem::replace(&mut *lists, rest).into_iter().collect()
+    }
+
+    /// Puts lists back, in front of what was published since.
+    pub(crate) fn put_back(&self, taken: Vec<(Epoch, DeltaList)>) {
+        let mut lists = self.lists.lock();
+        for (epoch, list) in taken {
+            lists.entry(epoch).or_default().splice(0..0, list);
+        }
+    }
+
+    /// M2: releases the slots that no image from `oldest` on needs.
+    pub(crate) fn release(&self, oldest: Epoch) {
+        let mut slots = self.slots.lock();
+        for (slot, class) in slots.dead.release(oldest) {
+            slots.zones.give(slot, class);
+        }
+    }
+
     /// At least one and at most `wanted` slots, ascending as far as possible. Grows the files if
     /// needed; `Full` if that fails and there is none. Blocks.
     pub(crate) fn take_slots(&self, class: Class, wanted: usize) -> Result<Vec<Slot>, StoreError> {
