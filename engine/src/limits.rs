@@ -47,6 +47,7 @@ pub(crate) const LEFTOVER_GHOSTS: usize = 4096;
 
 // The widest vector fits into a value beside its header, its tag and the record's version byte.
 const _: () = assert!(MAX_DIMENSIONS as usize * 4 + 64 <= MAX_VALUE_BYTES);
+const _: () = assert!(MAX_DIMENSIONS as usize <= terrane_vector::MAX_DIM);
 // A tag, (id << 3 | wire), takes at most three bytes.
 const _: () = assert!((MAX_FIELD_ID as u32) << 3 < 1 << 21);
 // Recovery re-reads what a commit could write.

@@ -268,7 +268,7 @@ impl FieldSchema {
             write_bytes(default, out);
         }
         if let Some(vector) = &self.vector {
-            out.push(vector.metric as u8);
+            out.push(vector.metric.code());
             varint::write(u64::from(vector.dim), out);
         }
     }
@@ -288,7 +288,8 @@ impl FieldSchema {
         let default = (flags & DEFAULT != 0).then(|| bytes(input, MAX_VALUE_BYTES));
         let default = default.transpose()?.map(<[u8]>::to_vec);
         let vector = (flags & VECTOR != 0).then(|| -> Result<VectorDef> {
-            let metric = Metric::of_code(byte(input)?)?;
+            let metric = Metric::from_code(byte(input)?)
+                .map_err(|cause| invalid("an unknown metric").with("id", id).caused_by(cause))?;
             Ok(VectorDef {
                 metric,
                 dim: number(input, u64::from(MAX_DIMENSIONS))? as u32,

@@ -496,7 +496,7 @@ fn vectors_are_found_and_versioned_in_place() {
 fn vectors_that_cannot_be_searched_are_invalid() {
     let check = |metric, elements: &[f32]| {
         VectorDef { metric, dim: 2 }
-            .check(elements.iter().copied())
+            .check(elements)
             .map_err(|e| e.kind())
     };
     for good in [[1.0, 0.0], [-0.0, f32::MIN_POSITIVE], [1e19, 0.0]] {
@@ -513,6 +513,17 @@ fn vectors_that_cannot_be_searched_are_invalid() {
     ] {
         assert_eq!(check(Metric::L2, bad), Err(ErrorKind::Invalid), "{bad:?}");
     }
+}
+
+#[test]
+fn rows_with_vectors_that_cannot_be_searched_are_invalid() {
+    let row = |place| whole(&Demo { place, ..demo() });
+    let check = |place| vector::check_record(Demo::FIELDS, &row(place));
+    check(None).unwrap();
+    check(Some(Vector::from([1.0, 2.0]))).unwrap();
+    let error = check(Some(Vector::from([1.0, f32::NAN]))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(format!("{error:?}").contains("field=place"), "{error:?}");
 }
 
 fn entry(def: &FieldDef, record: &Demo, primary: &impl Key) -> (Vec<u8>, Vec<u8>) {

@@ -7,8 +7,10 @@
 //! `vver` counts the versions of a row's vector under a vector index and is 0 while there is
 //! none; it is the engine's, not the user's, and patched in place.
 
+pub use terrane_vector::Metric;
+
 use super::malformed;
-use super::record::RawField;
+use super::record::{FieldDef, RawField};
 use super::value::{Column, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_DIMENSIONS;
@@ -19,41 +21,6 @@ pub const VECTOR_HEADER_BYTES: usize = 9;
 const VVER_AT: usize = 5;
 /// Elements are `f32`, little-endian: the one kind of format 1.
 const KIND_F32: u8 = 1;
-
-/// How distances between vectors are measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Metric {
-    /// Euclidean distance.
-    L2 = 1,
-    /// One minus the cosine of the angle.
-    Cosine = 2,
-    /// The negative inner product.
-    Dot = 3,
-}
-
-impl Metric {
-    /// The metric with this code in a stored schema.
-    ///
-    /// # Errors
-    /// `Schema` for any other number.
-    pub fn of_code(code: u8) -> Result<Metric> {
-        [Metric::L2, Metric::Cosine, Metric::Dot]
-            .into_iter()
-            .find(|&metric| metric as u8 == code)
-            .ok_or_else(|| Error::new(ErrorKind::Schema, "an unknown metric").with("code", code))
-    }
-
-    /// The name in a field's attribute.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Metric::L2 => "l2",
-            Metric::Cosine => "cosine",
-            Metric::Dot => "dot",
-        }
-    }
-}
 
 /// How a vector field is searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,40 +37,31 @@ impl VectorDef {
     /// # Errors
     /// `Invalid` for another dimension, an element that is not finite, a square sum above what
     /// `f32` holds, and a zero vector where the metric is cosine.
-    pub fn check(&self, elements: impl ExactSizeIterator<Item = f32>) -> Result<()> {
+    pub fn check(&self, elements: &[f32]) -> Result<()> {
         if elements.len() != self.dim as usize {
-            return Err(
-                Error::new(ErrorKind::Invalid, "a vector has another dimension")
-                    .with("wanted", self.dim)
-                    .with("given", elements.len()),
-            );
+            return Err(Error::new(ErrorKind::Invalid, "a vector has another dimension")
+                .with("wanted", self.dim)
+                .with("given", elements.len()));
         }
-        let mut squares = 0_f64;
-        for (at, element) in elements.enumerate() {
-            if !element.is_finite() {
-                return Err(
-                    Error::new(ErrorKind::Invalid, "an element of a vector is not finite")
-                        .with("element", at)
-                        .with("given", element),
-                );
-            }
-            squares += f64::from(element) * f64::from(element);
-        }
-        if squares > f64::from(f32::MAX) {
-            return Err(
-                Error::new(ErrorKind::Invalid, "the square sum of a vector overflows")
-                    .with("given", squares)
-                    .with("limit", f32::MAX),
-            );
-        }
-        if self.metric == Metric::Cosine && squares == 0.0 {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "a zero vector has no cosine",
-            ));
-        }
-        Ok(())
+        self.metric.check(elements).map_err(|cause| {
+            Error::new(ErrorKind::Invalid, "a vector cannot be searched").caused_by(cause)
+        })
     }
+}
+
+/// Whether every searchable vector of a record that is about to be stored can be searched.
+///
+/// # Errors
+/// `Invalid` as [`VectorDef::check`], naming the field; `Codec` when `record` is no record.
+pub fn check_record(fields: &[FieldDef], record: &[u8]) -> Result<()> {
+    for field in fields {
+        let Some(def) = &field.vector else { continue };
+        if let Some(raw) = field.find_raw(record)? {
+            let elements: Vec<f32> = VectorView::of_field(&raw)?.iter().collect();
+            def.check(&elements).map_err(|error| error.with("field", field.name))?;
+        }
+    }
+    Ok(())
 }
 
 /// A column that holds a vector.
@@ -220,7 +178,7 @@ pub(crate) fn write(elements: &[f32], out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// `Codec` when the field holds no vector.
-pub fn set_vver(record: &mut [u8], field: &super::FieldDef, vver: u32) -> Result<()> {
+pub fn set_vver(record: &mut [u8], field: &FieldDef, vver: u32) -> Result<()> {
     let raw = field.find_raw(record)?;
     let raw = raw.ok_or_else(|| malformed("a vector is missing").with("field", field.name))?;
     VectorView::of_field(&raw)?;
