@@ -6,11 +6,15 @@ use std::ops::Bound;
 
 use terrane_wal::lsn::TreeId;
 
+use crate::database::Database;
 use crate::error::Result;
 use crate::txn::scan::RawScan;
 
 /// Reads rows of one consistent state. A transaction's own writes are merged in.
 pub trait RawRead {
+    /// The database that is read.
+    fn database(&self) -> &Database;
+
     /// The value at `key`, or None.
     ///
     /// # Errors

@@ -133,13 +133,46 @@ impl RawScan {
                     return Ok(Some(pair));
                 }
             }
-            check_floor(self.db.core(), self.pin.ts())?;
-            let Some(cursor) = &mut self.cursor else {
+            if !self.next_leaf()? {
                 return Ok(None);
-            };
-            self.at = 0;
-            if !cursor.next_leaf(&mut self.leaf)? {
-                self.cursor = None;
+            }
+        }
+    }
+
+    /// Goes on to the next leaf; false after the last one.
+    fn next_leaf(&mut self) -> Result<bool> {
+        check_floor(self.db.core(), self.pin.ts())?;
+        let Some(cursor) = &mut self.cursor else {
+            return Ok(false);
+        };
+        self.at = 0;
+        if !cursor.next_leaf(&mut self.leaf)? {
+            self.cursor = None;
+        }
+        Ok(true)
+    }
+
+    /// Calls `visit` with each row, in order, until the end or its first error. Where there are
+    /// no own writes to merge, rows are lent out of the leaf's copy: none is allocated for.
+    pub(crate) fn visit(
+        mut self,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.own.is_some() {
+            return self.try_for_each(|row| row.and_then(|(key, value)| visit(&key, &value)));
+        }
+        loop {
+            self.db.core().check_open()?;
+            while let Some(LeafRow { key, value, flags }) = self.leaf.get(self.at) {
+                if !flags.versioned && !flags.ghost {
+                    visit(key, value)?;
+                } else if let Some((key, value)) = self.judge(self.at)? {
+                    visit(&key, &value)?;
+                }
+                self.at += 1;
+            }
+            if !self.next_leaf()? {
+                return Ok(());
             }
         }
     }

@@ -82,6 +82,10 @@ impl fmt::Debug for Snapshot {
 }
 
 impl RawRead for Snapshot {
+    fn database(&self) -> &Database {
+        self.database()
+    }
+
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let core = self.open_core()?;
         Ok(read_row(core, tree, key, self.held.pin.ts())?.value)

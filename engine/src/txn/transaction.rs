@@ -317,6 +317,10 @@ impl Transaction {
 }
 
 impl RawRead for Transaction {
+    fn database(&self) -> &Database {
+        self.database()
+    }
+
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
         if let Some(write) = self.writes.get(tree, key) {
             self.check()?;

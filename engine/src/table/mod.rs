@@ -1,0 +1,281 @@
+//! Tables: typed rows over the byte rows of a transaction.
+//!
+//! A [`Table`] is what `Database::table` returns for a [`TableDef`]: the definition, checked
+//! against the catalog, with the trees of the rows and of their indexes. It holds no transaction
+//! and no lock; every method takes the snapshot or transaction to work in. Keys and values become
+//! bytes here and stay bytes below.
+//!
+//! ```text
+//! put  -> encode -> check vectors -> old row? -> index entries -> rows of the write set
+//! get  -> row as bytes -> decode
+//! ```
+//!
+//! Invariants:
+//! - B1: a row and its index entries are written by one transaction or not at all: a `put` that
+//!   fails leaves the transaction as it was.
+//! - B2: a row id is never given to another key, and a row keeps its own while it is replaced.
+
+pub(crate) mod def;
+mod open;
+pub(crate) mod scan;
+pub(crate) mod vectors;
+mod write;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+
+use crate::catalog::TableInfo;
+use crate::codec::{AsKey, DataType, FieldDef, Key, KeyPrefix, KeyRange, Record, Ref, Span, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::field::Field;
+use crate::index::Index;
+use crate::limits::check_key;
+use crate::query::nearest::Nearest;
+use crate::runtime::Core;
+use crate::table::scan::{RawEnds, Scan, bounds};
+use crate::txn::raw::RawRead;
+use crate::txn::{Read, Transaction};
+
+/// What the table layer knows of a table beside its types: shared by its handle, its indexes and
+/// its searches.
+#[derive(Clone)]
+pub(crate) struct Shape {
+    /// Trees, schema version and row numbering.
+    pub(crate) info: Arc<TableInfo>,
+    /// The open database that the table belongs to.
+    pub(crate) of: Weak<Core>,
+    /// The declared fields; none for plain values.
+    pub(crate) fields: &'static [FieldDef],
+    /// Type of the keys.
+    pub(crate) key_type: fn() -> DataType,
+}
+
+impl Shape {
+    /// Whether `read` is of the database that the table belongs to: tree numbers mean other rows
+    /// in another one.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not, or the database was opened anew since.
+    pub(crate) fn check_read(&self, read: &(impl RawRead + ?Sized)) -> Result<()> {
+        if std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(read.database().core())) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Invalid, "a table is used with another database")
+            .with("table", &self.info.name))
+    }
+
+    /// A lone key as text, for an error.
+    pub(crate) fn show_key(&self, key: &[u8]) -> String {
+        (self.key_type)()
+            .show_key(key)
+            .unwrap_or_else(|_| "?".into())
+    }
+}
+
+/// A table of an open database: the handle to keep. Clones are cheap and name the same table.
+///
+/// It outlives transactions; each method takes the [`crate::Snapshot`] or [`Transaction`] that it
+/// works in, which must be of the same database.
+///
+/// ```no_run
+/// use terrane::{Database, TableDef};
+///
+/// const SCORES: TableDef<String, u64> = TableDef::new("scores");
+///
+/// # fn main() -> terrane::Result<()> {
+/// let db = Database::open("game.terrane")?;
+/// let scores = db.table(SCORES)?;
+/// db.write(|tx| scores.put(tx, "ada", &90))?;
+/// assert_eq!(scores.get(&db.snapshot(), "ada")?, Some(90));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Table<K, V> {
+    shape: Shape,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Value> Table<K, V> {
+    pub(crate) fn new(shape: Shape) -> Table<K, V> {
+        Table {
+            shape,
+            types: PhantomData,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shape.info.name
+    }
+
+    /// The row at `key`, decoded. O(log rows).
+    ///
+    /// # Errors
+    /// `TooLarge` for a key above 32 KiB; `Codec` when the row does not decode; those of a read:
+    /// `SnapshotTooOld`, `Corrupt`, `Io`, `Closed`.
+    pub fn get(&self, read: &impl Read, key: impl AsKey<K>) -> Result<Option<V>> {
+        let row = self.row(read, &encode_key(&key)?)?;
+        row.map(|bytes| self.decode(&bytes)).transpose()
+    }
+
+    /// The row at `key` as it is stored, to read without decoding all of it: one owned, aligned
+    /// copy, never a slice of a page. O(log rows).
+    ///
+    /// # Errors
+    /// As [`Table::get`], `Codec` excepted.
+    pub fn get_ref(&self, read: &impl Read, key: impl AsKey<K>) -> Result<Option<Ref<V>>> {
+        let row = self.row(read, &encode_key(&key)?)?;
+        Ok(row.map(|bytes| Ref::new(&bytes)))
+    }
+
+    /// The row at `key`, locked for this transaction until it ends: another transaction that
+    /// wants to write it waits or gives way. Asked before anything else is read, it makes a
+    /// read-modify-write of a hot row succeed at the first attempt.
+    ///
+    /// # Errors
+    /// As [`Table::get`], and `Conflict`, `TimedOut` when the lock is not granted.
+    pub fn get_for_update(&self, tx: &mut Transaction, key: impl AsKey<K>) -> Result<Option<V>> {
+        self.shape.check_read(tx)?;
+        let row = tx.get_for_update_raw(self.shape.info.tree, &encode_key(&key)?)?;
+        row.map(|bytes| self.decode(&bytes)).transpose()
+    }
+
+    /// Whether there is a row at `key`. O(log rows).
+    ///
+    /// # Errors
+    /// As [`Table::get_ref`].
+    pub fn contains(&self, read: &impl Read, key: impl AsKey<K>) -> Result<bool> {
+        let row = self.row(read, &encode_key(&key)?)?;
+        Ok(row.is_some())
+    }
+
+    /// Writes a row, replacing the one at `key`; its index entries change with it.
+    ///
+    /// # Errors
+    /// `Constraint` when another row holds a unique value of this one; `Invalid` for a vector of
+    /// another dimension, with an element that is not finite, with a square sum above what `f32`
+    /// holds, or of zeros where the metric is cosine; `TooLarge` above 32 KiB of key or 64 KiB of
+    /// value, or above the limit of a transaction; those of a read. The transaction is then as it
+    /// was before the call (B1).
+    pub fn put(&self, tx: &mut Transaction, key: impl AsKey<K>, value: &V) -> Result<()> {
+        write::put(&self.shape, tx, encode_key(&key)?, encode_value(value))
+    }
+
+    /// Writes a row that must be new.
+    ///
+    /// # Errors
+    /// `Exists` when there is a row at `key`; otherwise as [`Table::put`].
+    pub fn insert(&self, tx: &mut Transaction, key: impl AsKey<K>, value: &V) -> Result<()> {
+        let key = encode_key(&key)?;
+        if self.row(tx, &key)?.is_some() {
+            return Err(Error::new(ErrorKind::Exists, "a row exists already")
+                .with("table", &self.shape.info.name)
+                .with("key", self.shape.show_key(&key)));
+        }
+        write::put(&self.shape, tx, key, encode_value(value))
+    }
+
+    /// Deletes the row at `key` and its index entries; `false` when there was none.
+    ///
+    /// # Errors
+    /// Those of a read, and `TooLarge` above the limit of a transaction.
+    pub fn delete(&self, tx: &mut Transaction, key: impl AsKey<K>) -> Result<bool> {
+        write::delete(&self.shape, tx, encode_key(&key)?)
+    }
+
+    /// The rows whose keys lie in `range`, in key order; `.rev()` gives them from the end. A range
+    /// that starts above its end gives one error, `Invalid`; equal bounds give no row.
+    pub fn range(&self, read: &impl Read, range: impl KeyRange<K>) -> Scan<K, V> {
+        self.scan(read, range.key_span())
+    }
+
+    /// The rows whose keys begin with `prefix`: the first parts of a tuple, or the first bytes of
+    /// a `String` or `Vec<u8>`.
+    pub fn prefix(&self, read: &impl Read, prefix: impl KeyPrefix<K>) -> Scan<K, V> {
+        self.scan(read, Ok(prefix.prefix_span()))
+    }
+
+    /// All rows in key order.
+    pub fn iter(&self, read: &impl Read) -> Scan<K, V> {
+        self.scan(read, Ok(Span::all()))
+    }
+
+    /// How many rows there are. O(rows): they are counted.
+    ///
+    /// # Errors
+    /// Those of a read.
+    pub fn count(&self, read: &impl Read) -> Result<u64> {
+        let mut rows = 0;
+        self.shape.check_read(read)?;
+        let (lower, upper) = bounds(&Span::all());
+        read.scan_raw(self.shape.info.tree, lower, upper, false)?.visit(&mut |_, _| {
+            rows += 1;
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    fn row(&self, read: &impl Read, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.shape.check_read(read)?;
+        read.get_raw(self.shape.info.tree, key)
+    }
+
+    fn scan(&self, read: &impl Read, span: Result<Span>) -> Scan<K, V> {
+        let span = span.map_err(|error| error.with("table", &self.shape.info.name));
+        let span = self.shape.check_read(read).and(span);
+        Scan::new(RawEnds::open(read, self.shape.info.tree, span))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<V> {
+        V::decode_value(bytes).map_err(|error| error.with("table", &self.shape.info.name))
+    }
+}
+
+impl<K: Key, V: Record> Table<K, V> {
+    /// The index of a field that is declared `unique` or `index`.
+    #[must_use]
+    pub fn index<T: Key>(&self, field: Field<V, T>) -> Index<K, V, T> {
+        Index::new(self.shape.clone(), field)
+    }
+
+    /// A search for the `k` rows whose vector in `field` is nearest to `query`.
+    #[must_use]
+    pub fn nearest<T>(&self, field: Field<V, T>, query: &[f32], k: usize) -> Nearest<K, V> {
+        Nearest::new(self.shape.clone(), field.def(), query, k)
+    }
+}
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Table {
+            shape: self.shape.clone(),
+            types: PhantomData,
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Table({:?}, tree {:?})",
+            self.shape.info.name, self.shape.info.tree
+        )
+    }
+}
+
+/// The lone form of a key that is within its limit.
+pub(crate) fn encode_key<K: Key>(key: &impl AsKey<K>) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    key.write_key(&mut out);
+    check_key(&out)?;
+    Ok(out)
+}
+
+fn encode_value<V: Value>(value: &V) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.encode_value(&mut out);
+    out
+}

@@ -1,0 +1,126 @@
+//! Opening a table: the definition against the catalog.
+//!
+//! A table that the catalog does not know is created with its indexes in one DDL transaction; one
+//! that it knows is compared, and its schema replaced when the definition only adds what old rows
+//! read as defaults (`catalog/schema.rs`, G3).
+
+use std::sync::Arc;
+
+use terrane_btree::Class;
+
+use crate::catalog::schema::Schema;
+use crate::catalog::{RowIds, TableSpec};
+use crate::codec::vector::VECTOR_HEADER_BYTES;
+use crate::codec::{DataType, FieldDef, Key, Value};
+use crate::database::Database;
+use crate::error::Result;
+use crate::table::def::TableDef;
+use crate::table::{Shape, Table};
+
+/// Room that a record is given beside its vectors when the page size is chosen.
+const ROOM_BESIDE_VECTORS_BYTES: usize = 256;
+
+impl Database {
+    /// Opens a table, creating it and its indexes if it does not exist. Keep the handle: opening
+    /// asks the catalog.
+    ///
+    /// A definition may add fields that have a default or are options, and rename fields; the
+    /// stored schema then becomes its own, and handles of the older one give `Schema` when they
+    /// write. It cannot add an index to a table that exists.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
+    /// `terrane.`; `Schema` when the stored types, fields or indexes are others, naming both
+    /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
+    /// there and cannot be made; those of a commit.
+    pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
+        let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
+        let fields = V::fields();
+        let spec = TableSpec {
+            class: page_class(fields),
+            row_ids: row_ids(&schema.key, fields),
+            schema: &schema,
+        };
+        Ok(Table::new(Shape {
+            info: self.open_table(def.name(), &spec)?,
+            of: Arc::downgrade(self.core()),
+            fields,
+            key_type: K::key_type,
+        }))
+    }
+}
+
+/// A row needs a number where it has a vector; an integer key of up to 64 bits is its number.
+fn row_ids(key: &DataType, fields: &[FieldDef]) -> RowIds {
+    let has_vector = fields.iter().any(|def| def.vector.is_some());
+    let is_number = matches!(
+        key,
+        DataType::U8
+            | DataType::U16
+            | DataType::U32
+            | DataType::U64
+            | DataType::I8
+            | DataType::I16
+            | DataType::I32
+            | DataType::I64
+    );
+    if has_vector && !is_number {
+        RowIds::Hidden
+    } else {
+        RowIds::Key
+    }
+}
+
+/// The smallest page in which a row lies inline with its vectors: a quarter of the page holds it.
+fn page_class(fields: &[FieldDef]) -> Class {
+    let vectors = fields.iter().filter_map(|def| def.vector);
+    let vector_bytes: usize = vectors
+        .map(|vector| VECTOR_HEADER_BYTES + vector.dim as usize * size_of::<f32>())
+        .sum();
+    if vector_bytes == 0 {
+        return Class::K8;
+    }
+    let row_bytes = vector_bytes + ROOM_BESIDE_VECTORS_BYTES;
+    let holds = |class: &Class| row_bytes <= class.bytes() / 4;
+    Class::ALL.into_iter().find(holds).unwrap_or(Class::K32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::vector::Metric;
+    use crate::vector::DynVector;
+
+    fn with_vector(dim: u32) -> [FieldDef; 2] {
+        [
+            FieldDef::of::<u64>(1, "number"),
+            FieldDef::of::<DynVector>(2, "vector").vector::<DynVector>(Metric::L2, dim),
+        ]
+    }
+
+    #[test]
+    fn a_vector_takes_the_smallest_page_that_holds_its_row() {
+        assert_eq!(page_class(&[]), Class::K8);
+        let (small, middle, large) = (Class::K8, Class::K16, Class::K32);
+        for (dim, class) in [
+            (1, small),
+            (384, small),
+            (768, middle),
+            (1024, large),
+            (1536, large),
+            (16_000, large),
+        ] {
+            assert_eq!(page_class(&with_vector(dim)), class, "{dim}");
+        }
+    }
+
+    #[test]
+    fn only_rows_with_a_vector_and_no_number_are_numbered() {
+        let fields = with_vector(4);
+        assert_eq!(row_ids(&DataType::U64, &fields), RowIds::Key);
+        assert_eq!(row_ids(&DataType::I8, &fields), RowIds::Key);
+        assert_eq!(row_ids(&DataType::U128, &fields), RowIds::Hidden);
+        assert_eq!(row_ids(&DataType::String, &fields), RowIds::Hidden);
+        assert_eq!(row_ids(&DataType::String, &fields[..1]), RowIds::Key);
+    }
+}

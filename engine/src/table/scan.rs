@@ -1,0 +1,192 @@
+//! A scan: the rows of a range in key order, decoded one by one, from either end.
+//!
+//! A cursor of the tree runs in one direction, so a scan that is read from both ends has two, and
+//! the second is opened only when it is asked for. They meet by comparing keys.
+//!
+//! Invariants:
+//! - S1: every row of the range comes exactly once, whichever end it is taken from.
+//! - S2: a scan ends after its first error.
+//! - S3: a scan owns what it reads: it is `Send`, outlives the call that made it, and rows that
+//!   its transaction writes later are not in it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Bound;
+
+use terrane_wal::lsn::TreeId;
+
+use crate::codec::{Key, Ref, Span, Value};
+use crate::error::{Error, Result};
+use crate::txn::raw::RawRead;
+use crate::txn::scan::RawScan;
+
+/// A row as bytes.
+pub(crate) type RawRow = (Vec<u8>, Vec<u8>);
+
+/// The bounds of a span, for a cursor.
+pub(crate) fn bounds(span: &Span) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+    let end = span.end().map(<[u8]>::to_vec);
+    (
+        Bound::Included(span.start().to_vec()),
+        end.map_or(Bound::Unbounded, Bound::Excluded),
+    )
+}
+
+/// Rows as bytes from both ends.
+#[derive(Debug)]
+pub(crate) struct RawEnds {
+    state: State,
+    /// The last key that came from the front.
+    low: Option<Vec<u8>>,
+    /// The last key that came from the back.
+    high: Option<Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Open {
+        front: RawScan,
+        back: RawScan,
+    },
+    /// An error to be told before the end.
+    Refused(Error),
+    Done,
+}
+
+impl RawEnds {
+    /// The rows of `tree` in `span`. An error is told by the first row that is asked for.
+    pub(crate) fn open(read: &(impl RawRead + ?Sized), tree: TreeId, span: Result<Span>) -> Self {
+        let open = |span: Span| -> Result<State> {
+            if span.is_empty() {
+                return Ok(State::Done);
+            }
+            let (lower, upper) = bounds(&span);
+            let front = read.scan_raw(tree, lower.clone(), upper.clone(), false)?;
+            let back = read.scan_raw(tree, lower, upper, true)?;
+            Ok(State::Open { front, back })
+        };
+        RawEnds {
+            state: span.and_then(open).unwrap_or_else(State::Refused),
+            low: None,
+            high: None,
+        }
+    }
+
+    fn step(&mut self, from_back: bool) -> Option<Result<RawRow>> {
+        let row = match &mut self.state {
+            State::Open { front, back } => if from_back { back } else { front }.next(),
+            State::Refused(_) => match std::mem::replace(&mut self.state, State::Done) {
+                State::Refused(error) => Some(Err(error)),
+                _ => None,
+            },
+            State::Done => None,
+        };
+        let (mine, other) = if from_back {
+            (&mut self.high, &self.low)
+        } else {
+            (&mut self.low, &self.high)
+        };
+        match row {
+            Some(Ok(row)) if !met(&row.0, other.as_deref(), from_back) => {
+                let kept = mine.get_or_insert_default();
+                kept.clear();
+                kept.extend_from_slice(&row.0);
+                Some(Ok(row))
+            }
+            Some(Ok(_)) | None => {
+                self.state = State::Done;
+                None
+            }
+            Some(Err(error)) => {
+                self.state = State::Done; // S2
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Whether a key that came from one end has been given out by the other already.
+fn met(key: &[u8], other: Option<&[u8]>, from_back: bool) -> bool {
+    other.is_some_and(|other| {
+        if from_back {
+            key <= other
+        } else {
+            key >= other
+        }
+    })
+}
+
+impl Iterator for RawEnds {
+    type Item = Result<RawRow>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(false)
+    }
+}
+
+impl DoubleEndedIterator for RawEnds {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(true)
+    }
+}
+
+/// The rows of a range, in key order from the front and in reverse order from the back.
+///
+/// Each item is a row or the error that ended the scan: `Invalid` for a range that starts above
+/// its end, `SnapshotTooOld`, `Corrupt`, `Codec`, `Io`, `Closed`.
+#[must_use = "a scan reads nothing until it is iterated"]
+pub struct Scan<K, V> {
+    rows: RawEnds,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Value> Scan<K, V> {
+    pub(crate) fn new(rows: RawEnds) -> Scan<K, V> {
+        Scan {
+            rows,
+            types: PhantomData,
+        }
+    }
+
+    /// The keys alone: no value is decoded.
+    pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<K>> + Send {
+        self.rows
+            .map(|row| row.and_then(|(key, _)| K::decode_key(&key)))
+    }
+
+    /// The rows with their values as they are stored: see [`crate::Table::get_ref`].
+    pub fn refs(self) -> impl DoubleEndedIterator<Item = Result<(K, Ref<V>)>> + Send {
+        self.rows
+            .map(|row| row.and_then(|(key, value)| Ok((K::decode_key(&key)?, Ref::new(&value)))))
+    }
+}
+
+fn decode<K: Key, V: Value>(row: Result<RawRow>) -> Result<(K, V)> {
+    let (key, value) = row?;
+    Ok((K::decode_key(&key)?, V::decode_value(&value)?))
+}
+
+impl<K: Key, V: Value> Iterator for Scan<K, V> {
+    type Item = Result<(K, V)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.next().map(decode)
+    }
+
+    /// Counts rows, an error among them, without decoding any.
+    fn count(self) -> usize {
+        self.rows.count()
+    }
+}
+
+impl<K: Key, V: Value> DoubleEndedIterator for Scan<K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.rows.next_back().map(decode)
+    }
+}
+
+impl<K, V> fmt::Debug for Scan<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scan").field(&self.rows).finish()
+    }
+}
