@@ -392,6 +392,21 @@ impl Writer {
         self
     }
 
+    /// Begins a transaction by hand with these options; nothing is retried.
+    ///
+    /// # Errors
+    /// `Invalid` for options that cannot be kept.
+    pub fn begin(&self) -> Result<Transaction> {
+        let core = self.db.core();
+        let begin = Begin {
+            isolation: self.options.isolation.unwrap_or(core.options.isolation),
+            durability: self.options.effective_durability(core)?,
+            idempotency: self.options.idempotency.clone(),
+            age: core.next_age(),
+        };
+        Ok(Transaction::begin(&self.db, begin))
+    }
+
     /// Runs `body` as [`Database::try_write`] does, and returns the commit too.
     ///
     /// # Errors

@@ -185,6 +185,22 @@ impl ScanOf {
         above && below
     }
 
+    /// True if no key whatever lies in the range, though it is none that is refused.
+    #[must_use]
+    pub fn is_void(&self) -> bool {
+        let next = |key: KeyId| [key.bytes(), &[0]].concat();
+        let start = match self.from {
+            Edge::Open => Vec::new(),
+            Edge::Included(key) => key.bytes().to_vec(),
+            Edge::Excluded(key) => next(key),
+        };
+        match self.to {
+            Edge::Open => false,
+            Edge::Included(key) => next(key) <= start,
+            Edge::Excluded(key) => key.bytes() <= start.as_slice(),
+        }
+    }
+
     /// True if the lower bound's key lies above the upper bound's: an argument error.
     #[must_use]
     pub fn is_inverted(&self) -> bool {
@@ -231,8 +247,11 @@ impl TxModel {
         model.get(row, view)
     }
 
-    /// What a scan yields.
+    /// What a scan yields. One in which no key can lie reads nothing.
     pub fn scan(&mut self, model: &Model, scan: &ScanOf) -> Vec<(KeyId, Val)> {
+        if scan.is_void() {
+            return Vec::new();
+        }
         self.read_ranges.push(*scan);
         let view = *self.view.get_or_insert(model.newest());
         model.scan_over(scan, view, &self.writes)
