@@ -94,7 +94,11 @@ impl Pool {
         let mut buf = Buf::zeroed(class.bytes());
         let read = file.read(Purpose::Miss, offset, &mut buf)?;
         let verdict = judge_page(&buf[..read], id, class, location)
-            .and_then(|()| verify(&buf[..class.bytes()]).map_err(|damage| damage.of_page(id)))
+            .and_then(|()| {
+                verify(&buf[..class.bytes()])
+                    .map(|_| ())
+                    .map_err(|damage| damage.of_page(id))
+            })
             .map_err(|error| error.at(file.path(), offset));
         Ok((buf, verdict))
     }

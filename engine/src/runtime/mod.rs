@@ -177,15 +177,17 @@ impl Core {
     /// As [`Core::check_open`], and refuses a forked child. Asked at begin and commit.
     pub(crate) fn check_process(&self) -> Result<()> {
         self.check_open()?;
-        let pid = std::process::id();
-        if pid != self.pid {
-            let error = Error::new(
-                ErrorKind::Closed,
-                "a forked process cannot use the database",
-            );
-            return Err(error.with("opened_by", self.pid).with("used_by", pid));
+        if self.is_foreign() {
+            let error = Error::new(ErrorKind::Closed, "a forked process cannot use it");
+            let used_by = std::process::id();
+            return Err(error.with("opened_by", self.pid).with("used_by", used_by));
         }
         Ok(())
+    }
+
+    /// True in a child that was forked off the process that opened the database.
+    pub(crate) fn is_foreign(&self) -> bool {
+        std::process::id() != self.pid
     }
 
     /// Refuses writes after a failure that only a reopen heals.

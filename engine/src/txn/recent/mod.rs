@@ -409,3 +409,6 @@ impl Asked<'_> {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
