@@ -102,34 +102,68 @@ pub(crate) fn search<T: Tails>(
     let suffix = inline.get(counts.prefix_len..).unwrap_or(&[]);
     let head = head_of(suffix);
     let n = counts.n.min((view.size() - HEADER_LEN) / SLOT_LEN);
-    let (mut lo, mut hi) = narrow(view, n, head);
+    let (lo, hi) = narrow(view, n, head);
+    let lo = first_at_least(view, lo, hi, head);
+    // Mostly the head tells all: no slot has it, or just one, whose entry is looked at.
+    let mut hi = lo;
+    if lo < n && Slot::read(view, lo).head == head {
+        hi = lo + 1;
+        if hi < n && Slot::read(view, hi).head == head {
+            hi = match head.checked_add(1) {
+                Some(next) => first_at_least(view, hi, n, next),
+                None => n,
+            };
+        }
+    }
+    let mut lo = lo;
     while lo < hi {
         let mid = (lo + hi) / 2;
-        let slot = Slot::read(view, mid);
-        let order = match slot.head.cmp(&head) {
-            Ordering::Equal => {
-                let at = entry(view, slot.off);
-                match view.compare(at.off, slot.klen, suffix) {
-                    Ordering::Equal => match (at.long, key.get(inline_max..)) {
-                        (false, Some([_, ..])) => Ordering::Less,
-                        (false, _) => Ordering::Equal,
-                        (true, Some(rest)) if !rest.is_empty() => {
-                            tails.compare(OverflowRef::read(view, at.off + slot.klen), rest)?
-                        }
-                        (true, _) => Ordering::Greater,
-                    },
-                    order => order,
-                }
-            }
-            order => order,
-        };
-        match order {
+        match compare_entry(view, mid, suffix, key.get(inline_max..), &entry, tails)? {
             Ordering::Less => lo = mid + 1,
             Ordering::Greater => hi = mid,
             Ordering::Equal => return Ok(Ok(mid)),
         }
     }
     Ok(Err(lo))
+}
+
+/// The first slot of `lo..hi` whose head is at least `head`, or `hi`. No step depends on a guess of
+/// the processor: where a key lies is what no branch predictor knows.
+#[inline]
+fn first_at_least(view: PageView<'_>, lo: usize, hi: usize, head: u32) -> usize {
+    let (mut base, mut len) = (lo, hi.saturating_sub(lo));
+    while len > 0 {
+        let half = len.div_ceil(2);
+        let below = Slot::read(view, base + half - 1).head < head;
+        base += if below { half } else { 0 };
+        len -= half;
+    }
+    base
+}
+
+/// Compares the key of slot `i` with the one searched for: `suffix` is that one's inline part
+/// without the prefix, `rest` what comes after the inline part.
+#[inline]
+fn compare_entry<T: Tails>(
+    view: PageView<'_>,
+    i: usize,
+    suffix: &[u8],
+    rest: Option<&[u8]>,
+    entry: &impl Fn(PageView<'_>, usize) -> EntryKey,
+    tails: &T,
+) -> Result<Ordering, T::Error> {
+    let slot = Slot::read(view, i);
+    let at = entry(view, slot.off);
+    let order = view.compare(at.off, slot.klen, suffix);
+    if order != Ordering::Equal {
+        return Ok(order);
+    }
+    match (at.long, rest.filter(|rest| !rest.is_empty())) {
+        (false, Some(_)) => Ok(Ordering::Less),
+        (false, None) => Ok(Ordering::Equal),
+        (true, Some(rest)) => tails.compare(OverflowRef::read(view, at.off + slot.klen), rest),
+        (true, None) => Ok(Ordering::Greater),
+    }
 }
 
 /// The range of slots that the hints leave for `head`.

@@ -98,13 +98,16 @@ impl<'a> PageView<'a> {
         if off > self.size() || len > self.size() - off {
             return false;
         }
-        let mut at = 0;
-        while at + 8 <= len {
-            out.extend_from_slice(&self.u64_at(off + at).to_le_bytes());
+        let start = out.len();
+        out.resize(start + len, 0);
+        let (chunks, rest) = out[start..].as_chunks_mut::<8>();
+        let mut at = off;
+        for chunk in chunks {
+            *chunk = self.u64_at(at).to_le_bytes();
             at += 8;
         }
-        if at < len {
-            out.extend_from_slice(&self.u64_at(off + at).to_le_bytes()[..len - at]);
+        if !rest.is_empty() {
+            rest.copy_from_slice(&self.u64_at(at).to_le_bytes()[..rest.len()]);
         }
         true
     }
@@ -114,19 +117,16 @@ impl<'a> PageView<'a> {
     #[must_use]
     pub fn compare(&self, off: usize, len: usize, key: &[u8]) -> Ordering {
         let common = len.min(key.len());
+        let (chunks, rest) = key[..common].as_chunks::<8>();
         let mut at = off;
-        let mut chunks = key[..common].chunks_exact(8);
-        for chunk in &mut chunks {
+        for chunk in chunks {
             let here = self.u64_at(at).swap_bytes();
-            let there = chunk
-                .iter()
-                .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+            let there = u64::from_be_bytes(*chunk);
             if here != there {
                 return here.cmp(&there);
             }
             at += 8;
         }
-        let rest = chunks.remainder();
         if !rest.is_empty() {
             let here = self.u64_at(at).swap_bytes() >> (64 - 8 * rest.len());
             let there = rest.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));

@@ -60,7 +60,7 @@ impl Tree {
     }
 
     fn try_get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<Option<RowFlags>, Stall> {
-        let page = self.locate(Target::Key(key), 0)?.page;
+        let page = self.leaf(key)?;
         let view = PageView::new(page.words());
         value.clear();
         let found = self.believe(&page, leaf::find(view, key, &ChainTails(self)))?;
@@ -91,41 +91,70 @@ impl Tree {
         Ok(Some(row_flags(row.flags)))
     }
 
+    /// Goes down to the leaf that covers `key`.
+    #[inline]
+    fn leaf(&self, key: &[u8]) -> Result<Opt<'_>, Stall> {
+        let (mut page, mut here) = self.top()?;
+        while here > 0 {
+            here -= 1;
+            page = self.step(&page, Target::Key(key), here)?.0;
+        }
+        Ok(page)
+    }
+
     /// Goes down to the page at `target_level` that covers the target, or to the root if it is not
     /// that high.
-    #[inline]
     pub(super) fn locate(&self, target: Target<'_>, target_level: u8) -> Result<Path<'_>, Stall> {
+        let (mut page, mut here) = self.top()?;
         let mut parent = None;
-        let mut page = self.pool.optimistic(self.root)?;
-        let mut view = PageView::new(page.words());
-        let mut here = level(view);
-        if !self.is_node(view, self.root, here) || here > LEVEL_MAX {
-            return Err(self.suspect(&page, "a root"));
-        }
-        let tails = ChainTails(self);
         while here > target_level {
-            let next = match target {
-                Target::Key(key) => child_for(view, key, Toward::Key, &tails),
-                Target::Below(key) => child_for(view, key, Toward::Below, &tails),
-                Target::Last => Ok((counts(view).n, child(view, usize::MAX))),
-            };
-            let (place, id) = self.believe(&page, next)?;
-            if !page.validate() {
-                return Err(Stall::Latched);
-            }
-            let lower = self.believe(&page, self.pool.optimistic(id))?;
-            if !page.validate() {
-                return Err(Stall::Latched);
-            }
-            view = PageView::new(lower.words());
             here -= 1;
-            if !self.is_node(view, id, here) {
-                return Err(self.suspect(&lower, &format!("a page of level {here}")));
-            }
+            let (lower, place) = self.step(&page, target, here)?;
             parent = Some((page, place));
             page = lower;
         }
         Ok(Path { parent, page })
+    }
+
+    /// The root and its level.
+    #[inline]
+    fn top(&self) -> Result<(Opt<'_>, u8), Stall> {
+        let page = self.pool.optimistic(self.root)?;
+        let view = PageView::new(page.words());
+        let here = level(view);
+        if !self.is_node(view, self.root, here) || here > LEVEL_MAX {
+            return Err(self.suspect(&page, "a root"));
+        }
+        Ok((page, here))
+    }
+
+    /// From a branch to its child at level `below` toward the target, and the child's place.
+    #[inline]
+    fn step(
+        &self,
+        page: &Opt<'_>,
+        target: Target<'_>,
+        below: u8,
+    ) -> Result<(Opt<'_>, usize), Stall> {
+        let view = PageView::new(page.words());
+        let tails = ChainTails(self);
+        let next = match target {
+            Target::Key(key) => child_for(view, key, Toward::Key, &tails),
+            Target::Below(key) => child_for(view, key, Toward::Below, &tails),
+            Target::Last => Ok((counts(view).n, child(view, usize::MAX))),
+        };
+        let (place, id) = self.believe(page, next)?;
+        if !page.validate() {
+            return Err(Stall::Latched);
+        }
+        let lower = self.believe(page, self.pool.optimistic(id))?;
+        if !page.validate() {
+            return Err(Stall::Latched);
+        }
+        if !self.is_node(PageView::new(lower.words()), id, below) {
+            return Err(self.suspect(&lower, "a page one level below its parent"));
+        }
+        Ok((lower, place))
     }
 
     /// Whether the page says that it is this page of this tree at this level.

@@ -168,27 +168,8 @@ impl Tree {
             });
         }
         assert!(n >= 2, "a full leaf holds at least two rows");
-        // The full half gets a fence: it must have room for it.
-        let room = capacity(copy.bytes().len()) - copy.live_bytes();
-        let inline_max = inline_key_max(copy.bytes().len());
-        let fits = |separator: &[u8]| separator.len().min(inline_max) + REF_LEN <= room;
-        if copy.upper().is_none() {
-            let last = self.whole_key(&copy.entry(n - 1))?;
-            if last.as_slice() < key && fits(&shortest(&last, key)) {
-                return Ok(Cut {
-                    at: n,
-                    separator: shortest(&last, key),
-                });
-            }
-        }
-        if copy.lower().is_none() {
-            let first = self.whole_key(&copy.entry(0))?;
-            if key < first.as_slice() && fits(&shortest(key, &first)) {
-                return Ok(Cut {
-                    at: 0,
-                    separator: shortest(key, &first),
-                });
-            }
+        if let Some(cut) = self.open_end(copy, key)? {
+            return Ok(cut);
         }
         let (from, best, to) = middle(copy, 1, n);
         let mut cut = Cut {
@@ -205,6 +186,52 @@ impl Tree {
             }
         }
         Ok(cut)
+    }
+
+    /// The cut for a key beyond all rows of the first or last leaf. The half that stays full gets a
+    /// fence; if it has no room for that, its outermost row goes to the other half.
+    fn open_end(&self, copy: &PageCopy, key: &[u8]) -> Result<Option<Cut>, Stall> {
+        let n = copy.n();
+        let size = copy.bytes().len();
+        let room = capacity(size) - copy.live_bytes();
+        let fence = |separator: &[u8]| match separator.len() {
+            len if len <= inline_key_max(size) => len,
+            _ => inline_key_max(size) + REF_LEN,
+        };
+        let row = |i: usize| {
+            copy.entry(i)
+                .heap_len(LEAF, usize::from(copy.header().prefix_len))
+        };
+        if copy.upper().is_none() {
+            let last = self.whole_key(&copy.entry(n - 1))?;
+            if last.as_slice() < key {
+                let separator = shortest(&last, key);
+                if fence(&separator) <= room {
+                    return Ok(Some(Cut { at: n, separator }));
+                }
+                let separator = self.separator(copy, n - 1)?;
+                if fence(&separator) <= room + row(n - 1) {
+                    return Ok(Some(Cut {
+                        at: n - 1,
+                        separator,
+                    }));
+                }
+            }
+        }
+        if copy.lower().is_none() {
+            let first = self.whole_key(&copy.entry(0))?;
+            if key < first.as_slice() {
+                let separator = shortest(key, &first);
+                if fence(&separator) <= room {
+                    return Ok(Some(Cut { at: 0, separator }));
+                }
+                let separator = self.separator(copy, 1)?;
+                if fence(&separator) <= room + row(0) {
+                    return Ok(Some(Cut { at: 1, separator }));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn separator(&self, copy: &PageCopy, at: usize) -> Result<Vec<u8>, Stall> {
