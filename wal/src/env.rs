@@ -21,9 +21,9 @@ use crate::io::{BackendChoice, Disk, DiskOptions, IoError, Notice, open_disk};
 pub(crate) use baton::{Baton, Point, lock_by_turns};
 #[cfg(all(feature = "sim", not(loom)))]
 pub use sim::{SimClock, SimEnv, SimPark, SimSpawn};
-#[cfg(all(feature = "sim", not(loom)))]
-pub(crate) use system::Xoshiro;
 pub use system::{SystemPark, SystemRng, SystemSpawn};
+#[cfg(all(feature = "sim", not(loom)))]
+pub(crate) use system::{Xoshiro, panic_message};
 
 /// Random numbers. Object-safe, shared; implementations lock or use per-stream state.
 pub trait Rng: Send + Sync + fmt::Debug {

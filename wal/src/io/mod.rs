@@ -260,7 +260,8 @@ pub struct Completion {
     pub buf: Option<Buf>,
 }
 
-/// Requests in flight together. Dropping a batch waits for what the kernel still owns.
+/// Requests in flight together. Dropping a batch waits for what the kernel still owns, and forgets
+/// what was pushed but never submitted.
 pub trait Batch: Send + fmt::Debug {
     /// Takes a request. It may start at once or at the next `submit`.
     fn push(&mut self, request: Request);
@@ -274,8 +275,8 @@ pub trait Batch: Send + fmt::Debug {
     /// Completions that are there, without waiting. Never blocks.
     fn poll(&mut self) -> Vec<Completion>;
 
-    /// Waits until at least one completion is there (if any request is in flight) and returns all
-    /// that are. Must not be called inside the epoch gate or under a latch (T4).
+    /// Submits what was pushed, waits until at least one completion is there (if any request is in
+    /// flight) and returns all that are. Must not be called inside the epoch gate or under a latch (T4).
     fn wait(&mut self) -> Vec<Completion>;
 }
 

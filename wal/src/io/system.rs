@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -195,6 +196,7 @@ impl<M: Machinery> Disk for SystemDisk<M> {
         let fail = |errno| failed("sync_dir", path, errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = repeat(|| rustix::fs::open(path, flags, Mode::empty())).map_err(fail)?;
+        self.stats.flushes.fetch_add(1, Ordering::Relaxed);
         loop {
             match rustix::fs::fsync(&directory) {
                 Err(Errno::INTR) => {}

@@ -140,7 +140,8 @@ impl SimFile {
                 let last = seqs.last().copied().unwrap_or(0);
                 state.make_durable(|item| {
                     let length = item.change.is_length() && item.change.inode() == inode;
-                    seqs.contains(&item.seq) || (length && item.done && item.seq < last)
+                    seqs.binary_search(&item.seq).is_ok()
+                        || (length && item.done && item.seq < last)
                 });
                 self.shared.stats.flushes.fetch_add(1, Ordering::Relaxed);
             }
@@ -172,7 +173,7 @@ impl SimFile {
         }
         {
             let mut state = self.shared.state.lock();
-            state.make_durable(|item| item.done && begun.seqs.contains(&item.seq));
+            state.make_durable(|item| item.done && begun.seqs.binary_search(&item.seq).is_ok());
         }
         self.shared.stats.flushes.fetch_add(1, Ordering::Relaxed);
         self.shared.end(&begun.call)

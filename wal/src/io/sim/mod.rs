@@ -15,6 +15,7 @@
 
 mod batch;
 mod crash;
+mod enumerate;
 mod fault;
 mod file;
 mod state;
@@ -23,6 +24,7 @@ mod world;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -32,6 +34,7 @@ use super::{Backend, Batch, Disk, File, IoError, IoStats, Kind, Lock, Open, Purp
 use crate::env::{Baton, Point, Xoshiro};
 use batch::SimBatch;
 pub use crash::{CrashCaps, CrashImages, Image, ImageKind};
+pub use enumerate::{CrashCounts, CrashPlan};
 use fault::Control;
 pub use fault::{CompletionOrder, Crashed, Fault, IoEvent, OpKind, Phase, is_crash};
 use file::SimFile;
@@ -393,6 +396,7 @@ impl Disk for SimDisk {
             state.make_durable(|item| item.done && item.change.directory() == Some(path));
             state.sweep();
         }
+        self.0.stats.flushes.fetch_add(1, Ordering::Relaxed);
         self.0.end(&call)
     }
 
@@ -427,5 +431,7 @@ impl Disk for SimDisk {
     }
 }
 
+#[cfg(test)]
+mod enumerate_tests;
 #[cfg(test)]
 mod tests;

@@ -59,7 +59,7 @@ impl State {
     /// Marks changes of a request that has ended.
     pub(super) fn finish(&mut self, seqs: &[u64]) {
         for item in &mut self.unsynced {
-            item.done |= seqs.contains(&item.seq);
+            item.done |= seqs.binary_search(&item.seq).is_ok();
         }
     }
 
