@@ -27,7 +27,7 @@ use crate::txn::transaction::{Begin, Transaction};
 
 pub(crate) use outcome::Remembered;
 use schema::Evolution;
-pub(crate) use table::{TableInfo, TableSpec, TreeOp};
+pub(crate) use table::{IndexInfo, RowIds, TableInfo, TableSpec, TreeOp};
 
 /// The catalog's rows.
 pub(crate) const CATALOG: TreeId = TreeId(2);
