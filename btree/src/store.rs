@@ -45,6 +45,21 @@ pub struct StoreOptions {
     pub memory_bytes: usize,
     /// Reads of pages that a reopen may cost: what the checkpoint trigger counts against.
     pub reopen_reads: u64,
+    /// For proofs: hears of every slot that becomes free, before anything else can use it.
+    #[cfg(feature = "sim")]
+    pub freed: Option<FreedHook>,
+}
+
+/// Hears of freed slots: data file, byte offset, bytes.
+#[cfg(feature = "sim")]
+#[derive(Clone)]
+pub struct FreedHook(pub Arc<dyn Fn(&Path, u64, usize) + Send + Sync>);
+
+#[cfg(feature = "sim")]
+impl std::fmt::Debug for FreedHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FreedHook")
+    }
 }
 
 impl Default for StoreOptions {
@@ -52,6 +67,8 @@ impl Default for StoreOptions {
         StoreOptions {
             memory_bytes: 256 << 20,
             reopen_reads: 600_000,
+            #[cfg(feature = "sim")]
+            freed: None,
         }
     }
 }
@@ -285,6 +302,10 @@ impl Store {
         options: StoreOptions,
     ) -> Store {
         let root = state.newest.dir_root;
+        #[cfg(feature = "sim")]
+        if let Some(hook) = &options.freed {
+            pool.space.slots.lock().freed = Some((hook.clone(), dir.to_owned()));
+        }
         let publisher = Arc::new(Publisher {
             pool: Arc::clone(&pool),
             dir: dir.to_owned(),
@@ -481,6 +502,26 @@ impl Store {
         stats.checkpoints = state.published;
         stats.checkpoints_abandoned = state.abandoned;
         stats
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
+    }
+
+    /// The directory and every tree that it names, also those being dropped.
+    pub(crate) fn all_trees(
+        &self,
+        found: &mut dyn FnMut(StoreError),
+    ) -> Result<Vec<Tree>, StoreError> {
+        let mut trees = vec![self.inner.directory.clone()];
+        match self.rows() {
+            Ok(rows) => trees.extend(rows.into_iter().map(|(id, row)| {
+                Tree::attach(Arc::clone(&self.inner.pool), id, row.class, row.root)
+            })),
+            Err(error @ StoreError::Corrupt(_)) => found(error),
+            Err(error) => return Err(error),
+        }
+        Ok(trees)
     }
 
     fn row(&self, id: TreeId) -> Result<Option<DirectoryRow>, StoreError> {

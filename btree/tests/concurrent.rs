@@ -4,18 +4,15 @@
 //! child was looked at, the leaf not validated after the copy, a merge that does not latch the
 //! parent.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod world;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use terrane_btree::check::{TreeReport, check_tree};
 use terrane_btree::{Class, Direction, Edit, LeafRows, RowValue, Tree};
-use terrane_wal::lsn::TreeId;
-
-fn tree() -> Tree {
-    Tree::in_memory(TreeId(256), Class::K8, 256 << 20).unwrap()
-}
+use world::World;
 
 fn put(tree: &Tree, key: &[u8], value: &[u8]) {
     tree.update(key, &mut |_| Edit::Put {
@@ -27,13 +24,6 @@ fn put(tree: &Tree, key: &[u8], value: &[u8]) {
 
 fn remove(tree: &Tree, key: &[u8]) {
     tree.update(key, &mut |_| Edit::Remove).unwrap();
-}
-
-fn check(tree: &Tree) -> TreeReport {
-    let mut found = Vec::new();
-    let report = check_tree(tree, &mut BTreeSet::new(), &mut |one| found.push(one.error)).unwrap();
-    assert!(found.is_empty(), "{}", found[0]);
-    report
 }
 
 struct Random(u64);
@@ -127,28 +117,37 @@ fn scan(tree: &Tree, direction: Direction, stable: &[Vec<u8>]) {
 
 #[test]
 fn writers_and_scanners_on_the_same_leaves() {
-    let tree = tree();
+    writers_and_scanners(&World::in_memory(Class::K8), 12_000);
+}
+
+#[test]
+fn writers_and_scanners_in_64_frames() {
+    let world = World::tiny(Class::K8);
+    writers_and_scanners(&world, 1500);
+    assert!(world.evicted() > 1000, "{}", world.evicted());
+    world.reopen().check();
+}
+
+fn writers_and_scanners(world: &World, steps: u64) {
+    let tree = &world.tree;
     let mut stable: Vec<Vec<u8>> = (0..2000u64)
         .map(|i| [&(i * 50).to_be_bytes()[..], b"stable"].concat())
         .collect();
     stable.sort();
     for key in &stable {
-        put(&tree, key, key);
+        put(tree, key, key);
     }
     let done = AtomicBool::new(false);
     let scans = AtomicU64::new(0);
     let mut models = Vec::new();
     thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
-            .map(|number| {
-                let tree = &tree;
-                scope.spawn(move || work(tree, number, 12_000))
-            })
+            .map(|number| scope.spawn(move || work(tree, number, steps)))
             .collect();
         let scanner = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                scan(&tree, Direction::Forward, &stable);
-                scan(&tree, Direction::Backward, &stable);
+                scan(tree, Direction::Forward, &stable);
+                scan(tree, Direction::Backward, &stable);
                 scans.fetch_add(2, Ordering::Relaxed);
             }
         });
@@ -161,7 +160,7 @@ fn writers_and_scanners_on_the_same_leaves() {
     });
     assert!(scans.load(Ordering::Relaxed) > 0);
     let expect: usize = models.iter().map(BTreeMap::len).sum();
-    assert_eq!(check(&tree).rows as usize, expect + stable.len());
+    assert_eq!(world.check().rows as usize, expect + stable.len());
     let mut value = Vec::new();
     for (key, expect) in models.iter().flatten() {
         assert!(tree.get(key, &mut value).unwrap().is_some());
@@ -172,11 +171,16 @@ fn writers_and_scanners_on_the_same_leaves() {
 /// `update` is atomic: increments of shared counters from four threads all count.
 #[test]
 fn increments_of_shared_rows_are_not_lost() {
-    let tree = tree();
+    increments(&World::in_memory(Class::K8));
+    increments(&World::tiny(Class::K8));
+}
+
+fn increments(world: &World) {
+    let tree = &world.tree;
     let numbers: Vec<[u8; 8]> = (0..40_001u64).map(u64::to_le_bytes).collect();
     thread::scope(|scope| {
         for number in 0..4 {
-            let (tree, numbers) = (&tree, &numbers);
+            let numbers = &numbers;
             scope.spawn(move || {
                 let mut random = Random(77 + number);
                 for step in 0..10_000u64 {
@@ -217,21 +221,29 @@ fn increments_of_shared_rows_are_not_lost() {
         })
         .sum();
     assert_eq!(sum, 40_000);
-    check(&tree);
+    world.check();
 }
 
 /// A split storm: large rows, so that nearly every insert splits, then all go again.
 #[test]
 fn a_storm_of_splits_and_merges() {
-    let tree = tree();
+    storm(&World::in_memory(Class::K8), 1000);
+}
+
+#[test]
+fn a_storm_in_64_frames() {
+    storm(&World::tiny(Class::K8), 300);
+}
+
+fn storm(world: &World, rows: u64) {
+    let tree = &world.tree;
     let key =
         |thread: u64, i: u64| [&(i * 7919 % 1000).to_be_bytes()[..], &[thread as u8]].concat();
     for round in 0..3 {
         thread::scope(|scope| {
             for number in 0..4 {
-                let tree = &tree;
                 scope.spawn(move || {
-                    for i in 0..1000 {
+                    for i in 0..rows {
                         put(
                             tree,
                             &key(number, i),
@@ -241,20 +253,19 @@ fn a_storm_of_splits_and_merges() {
                 });
             }
         });
-        let full = check(&tree);
-        assert_eq!(full.rows, 4000, "round {round}");
-        assert!(full.leaves > 700, "{full:?}");
+        let full = world.check();
+        assert_eq!(full.rows, 4 * rows, "round {round}");
+        assert!(full.leaves > rows * 7 / 10, "{full:?}");
         thread::scope(|scope| {
             for number in 0..4 {
-                let tree = &tree;
                 scope.spawn(move || {
-                    for i in 0..1000 {
+                    for i in 0..rows {
                         remove(tree, &key(number, i));
                     }
                 });
             }
         });
-        let empty = check(&tree);
+        let empty = world.check();
         assert_eq!(empty.rows, 0);
         assert!(empty.pages() < 20, "{empty:?}");
     }

@@ -6,13 +6,14 @@
 //! separator taken as inclusive, a fence not used as the next key of a cursor, the old chain not
 //! freed (page count), a merge that forgets the right page's rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod world;
+
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use proptest::prelude::*;
-use terrane_btree::check::check_tree;
-use terrane_btree::{Class, Direction, Edit, LeafRows, RowFlags, Tree};
-use terrane_wal::lsn::TreeId;
+use terrane_btree::{Class, Direction, Edit, LeafRows, RowFlags};
+use world::World;
 
 type Model = BTreeMap<Vec<u8>, (RowFlags, Vec<u8>)>;
 
@@ -34,6 +35,9 @@ enum Op {
     },
     /// Removes every key of the family that leaves a remainder.
     Sweep(u16),
+    Checkpoint,
+    /// Closes the store and opens its newest image.
+    Reopen,
     /// Puts a run of neighbouring keys.
     Fill {
         from: u16,
@@ -62,6 +66,8 @@ fn op() -> impl Strategy<Value = Op> {
             |(low, high, inclusive, backward)| Op::Scan { low, high, inclusive, backward }
         ),
         1 => (2..5u16).prop_map(Op::Sweep),
+        1 => Just(Op::Checkpoint),
+        1 => Just(Op::Reopen),
         2 => (key(), 1..200u16, 0..400usize)
             .prop_map(|(from, count, len)| Op::Fill { from, count, len }),
     ]
@@ -87,7 +93,7 @@ fn value(number: u16, len: usize) -> Vec<u8> {
 }
 
 struct Pair {
-    tree: Tree,
+    world: World,
     model: Model,
 }
 
@@ -95,7 +101,8 @@ impl Pair {
     fn put(&mut self, number: u16, len: usize, versioned: bool) {
         let (key, value) = (key(number), value(number, len));
         let before = self.model.get(&key).cloned();
-        self.tree
+        self.world
+            .tree
             .update(&key, &mut |row| {
                 assert_eq!(
                     row.map(|row| row.flags),
@@ -121,11 +128,11 @@ impl Pair {
 
     fn remove(&mut self, number: u16) {
         let key = key(number);
-        self.tree.update(&key, &mut |_| Edit::Remove).unwrap();
+        self.world.tree.update(&key, &mut |_| Edit::Remove).unwrap();
         self.model.remove(&key);
     }
 
-    fn run(&mut self, op: Op) {
+    fn run(mut self, op: Op) -> Pair {
         match op {
             Op::Put {
                 key,
@@ -134,7 +141,7 @@ impl Pair {
             } => self.put(key, len, versioned),
             Op::Ghost(number) => {
                 let key = key(number);
-                self.tree.update(&key, &mut |_| Edit::Ghost).unwrap();
+                self.world.tree.update(&key, &mut |_| Edit::Ghost).unwrap();
                 self.model.insert(
                     key,
                     (
@@ -150,7 +157,7 @@ impl Pair {
             Op::Get(number) => {
                 let key = key(number);
                 let mut value = vec![1, 2, 3];
-                let flags = self.tree.get(&key, &mut value).unwrap();
+                let flags = self.world.tree.get(&key, &mut value).unwrap();
                 assert_eq!(
                     flags.map(|flags| (flags, value)),
                     self.model.get(&key).cloned()
@@ -182,12 +189,15 @@ impl Pair {
                     self.remove(number);
                 }
             }
+            Op::Checkpoint => self.world.checkpoint(),
+            Op::Reopen => self.world = self.world.reopen(),
             Op::Fill { from, count, len } => {
                 for number in from..from + count {
                     self.put(number, len, false);
                 }
             }
         }
+        self
     }
 
     fn scan(&self, low: Bound<Vec<u8>>, high: Bound<Vec<u8>>, backward: bool) {
@@ -196,7 +206,7 @@ impl Pair {
         } else {
             Direction::Forward
         };
-        let mut cursor = self.tree.cursor(
+        let mut cursor = self.world.tree.cursor(
             low.as_ref().map(Vec::as_slice),
             high.as_ref().map(Vec::as_slice),
             direction,
@@ -221,12 +231,7 @@ impl Pair {
     }
 
     fn check(&self) {
-        let mut found = Vec::new();
-        let mut reached = BTreeSet::new();
-        let report =
-            check_tree(&self.tree, &mut reached, &mut |one| found.push(one.error)).unwrap();
-        assert!(found.is_empty(), "{}", found[0]);
-        assert_eq!(report.pages(), reached.len() as u64);
+        let report = self.world.check();
         let ghosts = self.model.values().filter(|(flags, _)| flags.ghost).count();
         assert_eq!(report.ghosts, ghosts as u64);
         assert_eq!(report.rows + report.ghosts, self.model.len() as u64);
@@ -235,23 +240,46 @@ impl Pair {
     }
 }
 
+fn compare(ops: Vec<Op>, world: World) {
+    let mut pair = Pair {
+        world,
+        model: Model::new(),
+    };
+    for op in ops {
+        pair = pair.run(op);
+    }
+    pair.check();
+    pair.world = pair.world.reopen();
+    pair.check();
+    for number in 0..1400 {
+        pair.remove(number);
+    }
+    pair.check();
+    assert_eq!(pair.world.check().pages(), 1);
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(32))]
 
     #[test]
     fn a_tree_is_a_sorted_map(ops in prop::collection::vec(op(), 1..120), class in 1..4u8) {
-        let class = Class::new(class).unwrap();
-        let tree = Tree::in_memory(TreeId(256), class, 256 << 20).unwrap();
-        let mut pair = Pair { tree, model: Model::new() };
-        for op in ops {
-            pair.run(op);
-        }
-        pair.check();
-        for number in 0..1400 {
-            pair.remove(number);
-        }
-        pair.check();
-        let report = check_tree(&pair.tree, &mut BTreeSet::new(), &mut |_| ()).unwrap();
-        prop_assert_eq!(report.pages(), 1);
+        compare(ops, World::in_memory(Class::new(class).unwrap()));
+    }
+}
+
+proptest! {
+    #![proptest_config(config(16))]
+
+    #[test]
+    fn also_with_64_frames(ops in prop::collection::vec(op(), 1..120), class in 1..4u8) {
+        compare(ops, World::tiny(Class::new(class).unwrap()));
     }
 }

@@ -97,8 +97,6 @@ pub(crate) struct Options {
     pub(crate) create: Create,
     pub(crate) read_only: bool,
     pub(crate) page_class: Class,
-    /// Dirty pages (and pages written since the last checkpoint) that begin the next one.
-    pub(crate) reopen_reads: u64,
     pub(crate) commit_keys: usize,
     pub(crate) commit_bytes: usize,
     pub(crate) lock_timeout: Duration,
@@ -306,7 +304,6 @@ impl Builder {
             create,
             read_only,
             page_class,
-            reopen_reads,
             commit_keys,
             commit_bytes,
             lock_timeout: self.lock_timeout.unwrap_or(Duration::from_secs(5)),

@@ -31,8 +31,6 @@ pub(crate) struct Checkpointer {
     /// Where the log stood when the last one was published.
     published: Lsn,
     last: Duration,
-    /// Dirty pages written by eviction up to the last one.
-    evicted: u64,
 }
 
 /// What a checkpoint sees of the log and of the commits in flight.
@@ -98,11 +96,9 @@ impl Checkpointer {
         if log_bytes == 0 {
             return false;
         }
-        let stats = core.store.stats();
-        let written = stats.pages_evicted_dirty.saturating_sub(self.evicted);
         log_bytes >= LOG_BYTES_MAX
             || now.saturating_sub(self.last) >= INTERVAL
-            || stats.pages_dirty + written > core.options.reopen_reads
+            || core.store.dirty_estimate().due
     }
 }
 
@@ -145,7 +141,6 @@ fn ended(core: &Core, state: &mut Checkpointer, now: Duration) {
         .log
         .as_ref()
         .map_or(Lsn::ZERO, |log| log.positions().durable.0);
-    state.evicted = core.store.stats().pages_evicted_dirty;
 }
 
 /// Some steps of a checkpoint, which is begun if there is none; trims the log after the last.

@@ -208,6 +208,14 @@ fn header_crc(header: &FrameHeader) -> u32 {
 
 /// Reads and verifies the header at the front of `bytes`: magic, salt, crc, length, flags.
 pub fn decode_header(bytes: &[u8], salt: u64) -> Result<FrameHeader, FrameFault> {
+    match decode_any_header(bytes) {
+        Ok(header) if header.salt != salt => Err(FrameFault::Salt(header.salt)),
+        other => other,
+    }
+}
+
+/// As [`decode_header`], of any use of the segment.
+pub(crate) fn decode_any_header(bytes: &[u8]) -> Result<FrameHeader, FrameFault> {
     let Some(head) = bytes.get(..FRAME_HEADER_BYTES) else {
         return Err(FrameFault::Short {
             needed: FRAME_HEADER_BYTES,
@@ -217,9 +225,6 @@ pub fn decode_header(bytes: &[u8], salt: u64) -> Result<FrameHeader, FrameFault>
     let header: FrameHeader = bytemuck::pod_read_unaligned(head);
     if header.magic != FRAME_MAGIC {
         return Err(FrameFault::Magic(header.magic));
-    }
-    if header.salt != salt {
-        return Err(FrameFault::Salt(header.salt));
     }
     let expected = header_crc(&header);
     if header.hdr_crc != expected {
@@ -305,7 +310,11 @@ mod tests {
         assert_eq!(hex, GOLDEN);
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "\
+    5446524d8f8ce9e90700000000000000e80300000000000004030201c24124350300000002000000\
+    05000000000000000600000000000000090000000000000001000000000000008403000000000000\
+    84030000000000000300000000000000000000000000000000000000000000000000000000000000\
+    0000000000000000616263";
 
     // Seen failing with the padding check removed, and with the length check of empty frames.
     #[test]

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::WalError;
-use crate::frame::{FrameFault, FrameHeader, frame_bytes};
+use crate::frame::{FrameFault, FrameHeader, decode_any_header, frame_bytes};
 use crate::io::{BLOCK, Disk, File, Open, Purpose, REQUEST_MAX};
 use crate::log::{LogRecovery, ReplayEntry};
 use crate::lsn::{Lsn, Ts};
@@ -81,6 +81,25 @@ impl Candidate {
     }
 }
 
+/// A file without a header of its own that holds frames. Stale ones of an earlier use, or a segment
+/// whose header was damaged: then its frames still vouch.
+#[derive(Debug)]
+struct Suspect {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    len: u64,
+    first: FrameHeader,
+}
+
+/// The files of the folder.
+#[derive(Debug, Default)]
+struct Survey {
+    /// Segments by number.
+    candidates: Vec<Candidate>,
+    suspects: Vec<Suspect>,
+    spares: Vec<Spare>,
+}
+
 type Replay<'a> = &'a mut dyn FnMut(ReplayEntry<'_>) -> Result<(), WalError>;
 
 /// Finds the end of the log in `dir` and replays it from `redo` on.
@@ -92,32 +111,40 @@ pub(crate) fn find_end(
     must_reach: Lsn,
     replay: Replay<'_>,
 ) -> Result<Found, WalError> {
-    let (candidates, mut spares) = survey(disk, dir, uuid)?;
+    let Survey {
+        candidates,
+        suspects,
+        mut spares,
+    } = survey(disk, dir, uuid)?;
     let highest = candidates.last().map_or(0, |last| last.header.seq);
-    let mut scan = Scan::new(&candidates, redo);
-    match start(&candidates, redo)? {
-        Some(first) => scan.run(first, replay)?,
-        None if redo == Lsn::ZERO => scan.judge(
-            None,
-            FrameFault::Short {
-                needed: BLOCK,
-                found: 0,
-            },
-        )?,
-        None => {
-            let found = match candidates.first() {
-                Some(first) => format!(
-                    "the first segment begins at {}",
-                    Lsn(first.header.first_lsn)
-                ),
-                None => "no segment".to_string(),
-            };
-            return Err(
-                WalError::corrupt(0, format!("a segment that holds {redo}"), found).in_file(dir, 0),
-            );
-        }
+    let [at_redo, below] = starts(&candidates, redo)?;
+    let mut scan = Scan::new(&candidates, &suspects, redo);
+    if let Some(first) = at_redo {
+        scan.run(first, replay)?;
     }
-    let end = scan.stream.position();
+    // Without a complete entry from `redo` on, the next frame must chain to the one where `redo`
+    // lies. Nothing was replayed yet.
+    if let Some(first) = below.filter(|_| scan.kept.0 == 0) {
+        scan = Scan::new(&candidates, &suspects, redo);
+        scan.run(first, replay)?;
+    }
+    if scan.chain.is_empty() {
+        if redo > Lsn::ZERO {
+            let found = match candidates.first() {
+                Some(first) => format!("the first begins at {}", Lsn(first.header.first_lsn)),
+                None => "none".to_string(),
+            };
+            let expected = format!("a segment that holds {redo}");
+            return Err(WalError::corrupt(0, expected, found).in_file(dir, 0));
+        }
+        let nothing = FrameFault::Short {
+            needed: BLOCK,
+            found: 0,
+        };
+        scan.judge(None, nothing)?;
+    }
+    // The stream begins at `redo` even if the log ends before it.
+    let end = scan.stream.position().min(scan.position);
     let reach = must_reach.max(redo);
     if end < reach {
         let found = format!("its end at {end}");
@@ -125,8 +152,8 @@ pub(crate) fn find_end(
             WalError::corrupt(0, format!("a log that reaches {reach}"), found).in_file(dir, 0),
         );
     }
-    let chain = std::mem::take(&mut scan.chain);
-    let prev_crc = scan.prev.unwrap_or(0);
+    let chain = scan.chain[..scan.kept.0].to_vec();
+    let prev_crc = scan.kept.1;
     let recovery = LogRecovery { end, ..scan.report };
     let first = chain
         .first()
@@ -171,14 +198,9 @@ fn keep(
     live
 }
 
-/// Sorts the files of the folder into segments by number, and files that were only prepared.
-fn survey(
-    disk: &dyn Disk,
-    dir: &Path,
-    uuid: [u8; 16],
-) -> Result<(Vec<Candidate>, Vec<Spare>), WalError> {
-    let mut candidates = Vec::new();
-    let mut spares = Vec::new();
+/// Sorts the files of the folder.
+fn survey(disk: &dyn Disk, dir: &Path, uuid: [u8; 16]) -> Result<Survey, WalError> {
+    let mut survey = Survey::default();
     for name in disk.list(dir)? {
         let Some(seq) = parse_segment_name(&name) else {
             continue;
@@ -186,59 +208,82 @@ fn survey(
         let path = dir.join(&name);
         let file = disk.open(&path, Open::Write)?;
         let len = file.len()? / BLOCK as u64 * BLOCK as u64;
-        let mut window = FrameWindow::new(Arc::clone(&file), Purpose::Replay, BLOCK);
+        let mut window = FrameWindow::new(Arc::clone(&file), Purpose::Replay, 2 * BLOCK);
         let block = window.bytes(0, BLOCK)?;
         let header = SegmentHeader::decode(block, uuid).map_err(|e| e.in_file(&path, 0))?;
-        match header.filter(|header| header.seq == seq) {
-            Some(header) => {
-                // What is only in the kernel's memory may be read now and gone after a power cut;
-                // nothing is trusted before it is durable.
-                file.sync()?;
-                candidates.push(Candidate {
-                    header,
-                    path,
-                    file,
-                    len,
-                });
-            }
-            None => spares.push(Spare { path, len }),
+        if let Some(header) = header.filter(|header| header.seq == seq) {
+            // What is only in the kernel's memory may be read now and gone after a power cut;
+            // nothing is trusted before it is durable.
+            file.sync()?;
+            survey.candidates.push(Candidate {
+                header,
+                path,
+                file,
+                len,
+            });
+            continue;
         }
+        if let Ok(first) = decode_any_header(window.bytes(FIRST_FRAME, BLOCK)?) {
+            survey.suspects.push(Suspect {
+                path: path.clone(),
+                file,
+                len,
+                first,
+            });
+        }
+        survey.spares.push(Spare { path, len });
     }
-    candidates.sort_by_key(|candidate| candidate.header.seq);
-    Ok((candidates, spares))
+    survey
+        .candidates
+        .sort_by_key(|candidate| candidate.header.seq);
+    Ok(survey)
 }
 
-/// The last segment that begins at or below `redo` and has a valid first frame.
-fn start(candidates: &[Candidate], redo: Lsn) -> Result<Option<usize>, WalError> {
+/// Where to begin: the last segment with a valid first frame that begins at `redo`, and the last
+/// one that begins below it.
+fn starts(candidates: &[Candidate], redo: Lsn) -> Result<[Option<usize>; 2], WalError> {
+    let mut at_redo = None;
     for (at, candidate) in candidates.iter().enumerate().rev() {
-        if candidate.header.first_lsn <= redo.0 && candidate.first_frame()?.is_some() {
-            return Ok(Some(at));
+        let first = Lsn(candidate.header.first_lsn);
+        let late = first > redo || (first == redo && at_redo.is_some());
+        if late || candidate.first_frame()?.is_none() {
+            continue;
         }
+        if first < redo {
+            return Ok([at_redo, Some(at)]);
+        }
+        at_redo = Some(at);
     }
-    Ok(None)
+    Ok([at_redo, None])
 }
 
 /// A walk along the chain of frames.
 struct Scan<'a> {
     candidates: &'a [Candidate],
+    suspects: &'a [Suspect],
     stream: EntryStream,
     /// Where the next frame's payload begins.
     position: Lsn,
     /// Header crc of the last good frame.
     prev: Option<u32>,
-    /// Segments that are part of the log, as indexes.
+    /// Segments that were followed, as indexes.
     chain: Vec<usize>,
+    /// How many of them, and the header crc of which frame, hold the end of the last complete
+    /// entry: there the log goes on. What follows is part of an entry without its end.
+    kept: (usize, u32),
     report: LogRecovery,
 }
 
 impl<'a> Scan<'a> {
-    fn new(candidates: &'a [Candidate], redo: Lsn) -> Scan<'a> {
+    fn new(candidates: &'a [Candidate], suspects: &'a [Suspect], redo: Lsn) -> Scan<'a> {
         Scan {
             candidates,
+            suspects,
             stream: EntryStream::new(redo),
             position: Lsn::ZERO,
             prev: None,
             chain: Vec::new(),
+            kept: (0, 0),
             report: LogRecovery::default(),
         }
     }
@@ -246,38 +291,60 @@ impl<'a> Scan<'a> {
     /// Follows the log from segment `first` to its end.
     fn run(&mut self, first: usize, replay: Replay<'_>) -> Result<(), WalError> {
         let mut at = first;
-        'segment: loop {
+        loop {
             let candidate = &self.candidates[at];
             self.chain.push(at);
             self.position = Lsn(candidate.header.first_lsn);
             let mut window = candidate.window();
             let mut offset = FIRST_FRAME;
-            loop {
-                let frame = match window.frame(offset, candidate.header.salt)? {
-                    Ok((header, payload)) => {
-                        self.follows(candidate, header).map(|()| (header, payload))
-                    }
-                    Err(fault) => Err(fault),
-                };
-                let (header, payload) = match frame {
+            at = loop {
+                let frame = window.frame(offset, candidate.header.salt)?;
+                let followed = frame.and_then(|(header, payload)| {
+                    self.follows(candidate, header)?;
+                    Ok((header, payload))
+                });
+                let (header, payload) = match followed {
                     Ok(frame) => frame,
+                    Err(fault @ FrameFault::Unknown { .. }) => {
+                        return Err(WalError::Version {
+                            segment: candidate.path.clone(),
+                            expected: fault.expected(),
+                            found: fault.found(),
+                        });
+                    }
                     Err(fault) => return self.judge(Some((at, offset)), fault),
                 };
-                self.prev = Some(header.hdr_crc);
-                let next = self.successor(at, &header)?;
-                let end = Lsn(header.base_lsn).advance(payload.len() as u64);
-                let cut = next.map_or(end, |next| Lsn(self.candidates[next].header.first_lsn));
-                let used = cut.since(Lsn(header.base_lsn)) as usize;
-                self.stream.feed(Lsn(header.base_lsn), &payload[..used]);
-                self.position = cut;
-                self.replay_complete(candidate, offset, replay)?;
+                let next = self.accept(at, offset, &header, payload, replay)?;
                 if let Some(next) = next {
-                    at = next;
-                    continue 'segment;
+                    break next;
                 }
                 offset += frame_bytes(payload.len()) as u64;
-            }
+            };
         }
+    }
+
+    /// Takes the payload of a good frame, up to where a later segment goes on; returns that one.
+    fn accept(
+        &mut self,
+        at: usize,
+        offset: u64,
+        header: &FrameHeader,
+        payload: &[u8],
+        replay: Replay<'_>,
+    ) -> Result<Option<usize>, WalError> {
+        let base = Lsn(header.base_lsn);
+        let end = base.advance(payload.len() as u64);
+        let next = self.successor(at, header)?;
+        let cut = next.map_or(end, |next| Lsn(self.candidates[next].header.first_lsn));
+        self.stream.feed(base, &payload[..cut.since(base) as usize]);
+        self.prev = Some(header.hdr_crc);
+        self.position = cut;
+        self.replay_complete(&self.candidates[at], offset, replay)?;
+        let entries_end = self.stream.position();
+        if entries_end > base || (entries_end == base && payload.is_empty()) {
+            self.kept = (self.chain.len(), header.hdr_crc);
+        }
+        Ok(next)
     }
 
     /// Checks that a frame continues the log.
@@ -346,29 +413,26 @@ impl<'a> Scan<'a> {
         let (from, mut offset) = at.unwrap_or((0, FIRST_FRAME));
         let end = self.stream.position();
         let mut discarded = 0;
+        let mut vouched = Lsn::ZERO;
         for candidate in &self.candidates[from..] {
-            let mut window = candidate.window();
-            while offset < candidate.len {
-                match window.header(offset, candidate.header.salt)? {
-                    Ok(header) => {
-                        discarded += 1;
-                        let vouched = Lsn(header.durable_lsn.max(header.commit_lsn));
-                        if vouched > end {
-                            return Err(self.vouched(at, fault, vouched));
-                        }
-                    }
-                    Err(unknown @ FrameFault::Unknown { .. }) => {
-                        return Err(WalError::Version {
-                            segment: candidate.path.clone(),
-                            expected: unknown.expected(),
-                            found: unknown.found(),
-                        });
-                    }
-                    Err(_) => {}
-                }
-                offset += BLOCK as u64;
-            }
+            let salt = candidate.header.salt;
+            let (frames, most) = claims(candidate.window(), salt, offset, candidate.len)?;
+            discarded += frames;
+            vouched = vouched.max(most);
             offset = FIRST_FRAME;
+        }
+        for suspect in self.suspects.iter().filter(|s| s.first.base_lsn >= end.0) {
+            let window = FrameWindow::new(Arc::clone(&suspect.file), Purpose::Replay, REQUEST_MAX);
+            let (_, most) = claims(window, suspect.first.salt, FIRST_FRAME, suspect.len)?;
+            if most > end {
+                let found = format!("none, and frames that vouch for {most}");
+                return Err(
+                    WalError::corrupt(0, "a segment header", found).in_file(&suspect.path, 0)
+                );
+            }
+        }
+        if vouched > end {
+            return Err(self.vouched(at, fault, vouched));
         }
         self.report.discarded_frames = discarded;
         Ok(())
@@ -387,4 +451,24 @@ impl<'a> Scan<'a> {
             found: fault.found(),
         }
     }
+}
+
+/// Frames with `salt` at any block boundary from `offset` on: how many, and the highest position
+/// that they vouch for. The header alone counts: what it says was true when it was built.
+fn claims(
+    mut window: FrameWindow,
+    salt: u64,
+    mut offset: u64,
+    len: u64,
+) -> Result<(u64, Lsn), WalError> {
+    let mut frames = 0;
+    let mut most = Lsn::ZERO;
+    while offset < len {
+        if let Ok(header) = window.header(offset, salt)? {
+            frames += 1;
+            most = most.max(Lsn(header.durable_lsn.max(header.commit_lsn)));
+        }
+        offset += BLOCK as u64;
+    }
+    Ok((frames, most))
 }

@@ -1,4 +1,5 @@
-//! One contract, three disks: the same checks run on rings, on the pool and on the simulated disk.
+//! One contract, three disks: the same checks run on rings and on the pool, both past the page cache
+//! and through it, and on the simulated disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,11 +41,14 @@ fn system(options: &DiskOptions) -> Arc<dyn Disk> {
     open_disk(&spawn, &park, options).unwrap().0
 }
 
-fn real(choice: BackendChoice) -> Place {
+fn real(choice: BackendChoice, buffered: bool) -> Place {
     // In the build folder, which lies on a real file system; a temporary folder may be memory.
     let keep = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     Place {
-        disk: system(&DiskOptions::new(choice)),
+        disk: system(&DiskOptions {
+            buffered,
+            ..DiskOptions::new(choice)
+        }),
         dir: keep.path().to_owned(),
         _keep: Some(keep),
     }
@@ -57,14 +61,16 @@ fn on_each(check: impl Fn(&Place)) {
         dir: PathBuf::from("/"),
         _keep: None,
     });
-    let pool = real(BackendChoice::Pool);
-    assert_eq!(pool.disk.backend(), Backend::Pool);
-    check(&pool);
-    let auto = real(BackendChoice::Auto);
-    if auto.disk.backend() == Backend::Uring {
-        check(&auto);
-    } else {
-        eprintln!("SKIPPED on rings: the kernel refuses them");
+    for buffered in [false, true] {
+        let pool = real(BackendChoice::Pool, buffered);
+        assert_eq!(pool.disk.backend(), Backend::Pool);
+        check(&pool);
+        let auto = real(BackendChoice::Auto, buffered);
+        if auto.disk.backend() == Backend::Uring {
+            check(&auto);
+        } else {
+            eprintln!("SKIPPED on rings: the kernel refuses them");
+        }
     }
 }
 
@@ -326,7 +332,7 @@ fn a_lock_is_given_once_and_again_after_it_was_dropped() {
 
 #[test]
 fn a_lock_holds_under_another_name_of_the_same_file() {
-    let place = real(BackendChoice::Pool);
+    let place = real(BackendChoice::Pool, false);
     let held = place.disk.lock(&place.path("LOCK")).unwrap();
     std::os::unix::fs::symlink(place.path("LOCK"), place.path("again")).unwrap();
     assert!(place.disk.lock(&place.path("again")).unwrap().is_none());
@@ -491,7 +497,7 @@ fn a_kernel_that_refuses_the_ring_gets_the_pool() {
 fn a_full_disk_is_told_apart_from_other_errors() {
     // A file size limit of the process would need a signal handler, so the largest file that the
     // file system takes stands in for it: its error is EFBIG as well.
-    let place = real(BackendChoice::Pool);
+    let place = real(BackendChoice::Pool, false);
     let file = place.create("a");
     let far = (1_u64 << 62) - STEP;
     let error = file.set_len(far).unwrap_err();

@@ -57,6 +57,21 @@ impl Pool {
         }
     }
 
+    /// Where a page lies if it exists; `at` is None if it is in memory only. Blocks.
+    pub(crate) fn place_of(&self, id: PageId) -> Result<Option<Location>, StoreError> {
+        let Some(entry) = self.translation.entry(id) else {
+            return Ok(None);
+        };
+        if entry.location().is_none() {
+            self.know(id)?;
+        }
+        let before = self.latch_soon(entry.state);
+        let location = entry.location();
+        latch::release_unchanged(entry.state);
+        let resident = before & latch::RESIDENT != 0;
+        Ok(location.filter(|location| resident || location.at.is_some()))
+    }
+
     /// Fills in the locations of the base chunk that holds `id`.
     fn know(&self, id: PageId) -> Result<(), StoreError> {
         let (first, entries) = self.space.read_base(id)?.unwrap_or((id, Vec::new()));

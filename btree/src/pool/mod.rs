@@ -252,7 +252,8 @@ impl Pool {
     }
 
     /// A new page: zeroed, its header filled in as far as the pool knows it (magic, kind, class,
-    /// page id, tree, birth epoch), latched, dirty in the guard's epoch. `NoFrame` at most.
+    /// page id, tree, birth epoch), latched, dirty in the guard's epoch. `NoFrame`, or `Latched` if
+    /// the id is still held by a thread that looked for its last page.
     pub fn allocate(
         &self,
         guard: &GateGuard<'_>,
@@ -269,9 +270,11 @@ impl Pool {
             self.frames.give(frame, class);
             return Err(Stall::NoFrame);
         };
-        // A thread that finds out that the id's last page ended may hold the latch for a moment.
-        while latch::try_latch(entry.state).is_none() {
-            std::hint::spin_loop();
+        if latch::try_latch(entry.state).is_none() {
+            // A thread that finds out that the id's last page ended holds it for a moment.
+            self.frames.give(frame, class);
+            self.ids.lock().ended.push((epoch, id));
+            return Err(Stall::Latched);
         }
         for word in words {
             word.store(0, Ordering::Relaxed);

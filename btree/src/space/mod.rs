@@ -55,6 +55,20 @@ pub(crate) struct SpaceDisk {
 pub(crate) struct Slots {
     pub(crate) zones: Zones,
     pub(crate) dead: Deadlists,
+    #[cfg(feature = "sim")]
+    pub(crate) freed: Option<(crate::store::FreedHook, std::path::PathBuf)>,
+}
+
+impl Slots {
+    /// The one way in which a slot becomes free.
+    fn give(&mut self, slot: Slot, class: Class) {
+        #[cfg(feature = "sim")]
+        if let Some((hook, dir)) = &self.freed {
+            let (file, offset) = zones::file_of(slot);
+            (hook.0)(&dir.join(format!("data.{file}")), offset, class.bytes());
+        }
+        self.zones.give(slot, class);
+    }
 }
 
 impl Space {
@@ -80,13 +94,13 @@ impl Space {
     pub(crate) fn slot_died(&self, at: (Slot, Class), birth: Epoch, death: Epoch) {
         let mut slots = self.slots.lock();
         if slots.dead.died(at.0, at.1, birth, death) {
-            slots.zones.give(at.0, at.1);
+            slots.give(at.0, at.1);
         }
     }
 
     /// Gives back a slot that no map ever named.
     pub(crate) fn slot_unused(&self, at: (Slot, Class)) {
-        self.slots.lock().zones.give(at.0, at.1);
+        self.slots.lock().give(at.0, at.1);
     }
 
     /// Takes out the lists of at most `epoch`, by rising epoch.
@@ -108,7 +122,7 @@ impl Space {
     pub(crate) fn release(&self, oldest: Epoch) {
         let mut slots = self.slots.lock();
         for (slot, class) in slots.dead.release(oldest) {
-            slots.zones.give(slot, class);
+            slots.give(slot, class);
         }
     }
 

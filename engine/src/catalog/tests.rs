@@ -122,89 +122,87 @@ fn rows_are_checked_by_the_schema_alone() {
     );
 }
 
+/// The rich schema with another field at this place.
+fn changed(at: usize, change: impl FnOnce(&mut FieldSchema)) -> Schema {
+    let mut fields = rich().fields().to_vec();
+    change(&mut fields[at]);
+    record(fields)
+}
+
+/// The rich schema with one field more.
+fn added(field: FieldSchema) -> Schema {
+    let mut fields = rich().fields().to_vec();
+    fields.push(field);
+    fields.sort_by_key(|field| field.id);
+    record(fields)
+}
+
+/// The rich schema without the field at this place.
+fn without(at: usize) -> Schema {
+    let mut fields = rich().fields().to_vec();
+    fields.remove(at);
+    record(fields)
+}
+
+fn keyed(key: DataType) -> Schema {
+    Schema { key, ..rich() }
+}
+
+fn searched(metric: Metric, dim: u32) -> Option<VectorDef> {
+    Some(VectorDef { metric, dim })
+}
+
 #[test]
 fn schemas_that_mean_nothing_are_refused() {
-    let good = rich();
-    good.validate().unwrap();
-    let with = |at: usize, change: &dyn Fn(&mut FieldSchema)| {
-        let mut fields = good.fields().to_vec();
-        change(&mut fields[at]);
-        record(fields)
-    };
-    let list = DataType::List(Box::new(DataType::U8));
-    let deep = (0..20).fold(DataType::U8, |inner, _| DataType::Option(Box::new(inner)));
-    for (schema, wanted) in [
-        (record(vec![]), "no fields"),
-        (with(1, &|f| f.id = 1), "stands twice"),
-        (with(0, &|f| f.id = 0), "hidden columns"),
-        (with(4, &|f| f.id = 16_384), "above its limit"),
-        (with(0, &|f| f.name.clear()), "empty or too long"),
-        (with(0, &|f| f.name = "n".repeat(256)), "empty or too long"),
-        (with(0, &|f| f.index = true), "an index already"),
-        (with(0, &|f| f.data_type = list.clone()), "no order"),
-        (
-            with(2, &|f| f.default = Some(vec![])),
-            "default is no value",
-        ),
-        (
-            with(2, &|f| f.default = Some(vec![0xff, 0xff, 0x7f])),
-            "default is no value",
-        ),
-        (
-            with(3, &|f| f.default = Some(vec![0])),
-            "default of an option",
-        ),
-        (
-            with(4, &|f| {
-                f.vector = Some(VectorDef {
-                    metric: Metric::L2,
-                    dim: 0,
-                })
-            }),
-            "no vector",
-        ),
-        (
-            with(4, &|f| f.data_type = DataType::Vector(2)),
-            "no vector of its dimension",
-        ),
-        (
-            with(1, &|f| {
-                f.vector = Some(VectorDef {
-                    metric: Metric::L2,
-                    dim: 3,
-                })
-            }),
-            "no vector",
-        ),
-        (
-            with(3, &|f| f.data_type = DataType::Record),
-            "does not nest",
-        ),
-        (with(3, &|f| f.data_type = deep.clone()), "nests too deep"),
-        (
-            Schema {
-                key: list.clone(),
-                ..rich()
-            },
-            "cannot be a key",
-        ),
-        (
-            Schema {
-                key: DataType::Record,
-                ..rich()
-            },
-            "cannot be a key",
-        ),
-    ] {
+    fn refuse(schema: Schema, wanted: &str) {
         let error = schema.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
-        assert!(
-            error.to_string().contains(wanted),
-            "{error}, wanted {wanted}"
-        );
+        let text = error.to_string();
+        assert!(text.contains(wanted), "{text}, wanted {wanted}");
         // Read back it is refused as well, whatever finds it first.
-        assert!(Schema::decode(&schema.encode()).is_err(), "{error}");
+        assert!(Schema::decode(&schema.encode()).is_err(), "{text}");
     }
+    rich().validate().unwrap();
+    let list = DataType::List(Box::new(DataType::U8));
+    let deep = (0..20).fold(DataType::U8, |inner, _| DataType::Option(Box::new(inner)));
+    refuse(record(vec![]), "no fields");
+    refuse(changed(1, |f| f.id = 1), "stands twice");
+    refuse(changed(0, |f| f.id = 0), "hidden columns");
+    refuse(changed(4, |f| f.id = 16_384), "above its limit");
+    refuse(changed(0, |f| f.name.clear()), "empty or too long");
+    refuse(
+        changed(0, |f| f.name = "n".repeat(256)),
+        "empty or too long",
+    );
+    refuse(changed(0, |f| f.index = true), "an index already");
+    refuse(changed(0, |f| f.data_type = list.clone()), "no order");
+    let no_u16 = "default is no value";
+    refuse(changed(2, |f| f.default = Some(vec![])), no_u16);
+    refuse(
+        changed(2, |f| f.default = Some(vec![0xff, 0xff, 0x7f])),
+        no_u16,
+    );
+    refuse(
+        changed(3, |f| f.default = Some(vec![0])),
+        "default of an option",
+    );
+    let no_vector = "no vector of its dimension";
+    refuse(
+        changed(4, |f| f.vector = searched(Metric::L2, 0)),
+        no_vector,
+    );
+    refuse(changed(4, |f| f.data_type = DataType::Vector(2)), no_vector);
+    refuse(
+        changed(1, |f| f.vector = searched(Metric::L2, 3)),
+        no_vector,
+    );
+    refuse(
+        changed(3, |f| f.data_type = DataType::Record),
+        "does not nest",
+    );
+    refuse(changed(3, |f| f.data_type = deep), "nests too deep");
+    refuse(keyed(list), "cannot be a key");
+    refuse(keyed(DataType::Record), "cannot be a key");
 }
 
 #[test]
@@ -265,115 +263,96 @@ proptest! {
     }
 }
 
-/// The table of `guide/format.md`: what may be declared over what is stored.
-#[test]
-fn schemas_evolve_only_where_old_rows_survive() {
-    let change = |at: usize, change: &dyn Fn(&mut FieldSchema)| {
-        let mut fields = rich().fields().to_vec();
-        change(&mut fields[at]);
-        record(fields)
-    };
-    let add = |added: FieldSchema| {
-        let mut fields = rich().fields().to_vec();
-        fields.push(added);
-        fields.sort_by_key(|field| field.id);
-        record(fields)
-    };
-    let with_default = |id| FieldSchema {
-        default: Some(vec![0]),
+fn with_default(id: u16) -> FieldSchema {
+    let default = Some(vec![0]);
+    FieldSchema {
+        default,
         ..field(id, "new", DataType::U8)
-    };
-    let optional = field(400, "new", DataType::Option(Box::new(DataType::U8)));
-    let same = |schema: &Schema| check(&rich(), schema).unwrap();
-    let replace = |added: &[u16], renamed: &[u16]| Evolution::Replace {
-        added: added.to_vec(),
-        renamed: renamed.to_vec(),
-    };
-    assert_eq!(same(&rich()), Evolution::Same);
-    assert_eq!(
-        same(&change(1, &|f| f.name = "d".into())),
-        replace(&[], &[2])
-    );
-    assert_eq!(same(&add(with_default(5))), replace(&[5], &[]));
-    assert_eq!(same(&add(with_default(400))), replace(&[400], &[]));
-    assert_eq!(same(&add(optional.clone())), replace(&[400], &[]));
+    }
+}
 
-    let mut gone = rich().fields().to_vec();
-    gone.remove(1);
-    let mut last_gone = rich().fields().to_vec();
-    last_gone.pop();
-    let plain = Schema {
+fn optional(id: u16) -> FieldSchema {
+    field(id, "new", DataType::Option(Box::new(DataType::U8)))
+}
+
+fn plain() -> Schema {
+    let value = ValueSchema::Plain(DataType::U8);
+    Schema {
         key: DataType::U64,
-        value: ValueSchema::Plain(DataType::U8),
+        value,
+    }
+}
+
+/// The upper half of the table of `guide/format.md`: what may be declared over what is stored.
+#[test]
+fn schemas_evolve_where_old_rows_survive() {
+    let allowed = |declared: &Schema| check(&rich(), declared).unwrap();
+    let replace = |added: &[u16], renamed: &[u16]| {
+        let (added, renamed) = (added.to_vec(), renamed.to_vec());
+        Evolution::Replace { added, renamed }
     };
-    for (declared, wanted) in [
-        (
-            Schema {
-                key: DataType::U32,
-                ..rich()
-            },
-            "the key has another type (stored=u64, declared=u32)",
-        ),
-        (
-            plain.clone(),
-            "the value has another type (stored=record { email: String,",
-        ),
-        (
-            record(gone),
-            "no longer declared (stored=day: u32 #2 index filter, declared=nothing)",
-        ),
-        (record(last_gone), "no longer declared (stored=place"),
-        (
-            add(field(5, "new", DataType::U8)),
-            "no default (stored=nothing, declared=new: u8 #5)",
-        ),
-        (
-            add(FieldSchema {
-                index: true,
-                ..with_default(5)
-            }),
-            "has an index",
-        ),
-        (
-            add(FieldSchema {
-                unique: true,
-                ..optional
-            }),
-            "has an index",
-        ),
-        (
-            change(1, &|f| f.data_type = DataType::U64),
-            "stored=day: u32 #2 index filter, declared=day: u64",
-        ),
-        (change(1, &|f| f.index = false), "declared otherwise"),
-        (change(1, &|f| f.filter = false), "declared otherwise"),
-        (change(0, &|f| f.unique = false), "declared otherwise"),
-        (
-            change(2, &|f| f.default = Some(vec![1])),
-            "declared otherwise",
-        ),
-        (change(2, &|f| f.default = None), "declared otherwise"),
-        (
-            change(0, &|f| f.default = Some(vec![])),
-            "declared otherwise",
-        ),
-        (change(4, &|f| f.vector = None), "declared otherwise"),
-        (
-            change(4, &|f| {
-                f.vector = Some(VectorDef {
-                    metric: Metric::L2,
-                    dim: 3,
-                })
-            }),
-            "stored=place: DynVector #300 vector(dot, 3), declared=place: DynVector #300 vector(l2",
-        ),
-    ] {
+    assert_eq!(allowed(&rich()), Evolution::Same);
+    assert_eq!(check(&plain(), &plain()).unwrap(), Evolution::Same);
+    let renamed = changed(1, |f| f.name = "d".into());
+    assert_eq!(allowed(&renamed), replace(&[], &[2]));
+    assert_eq!(allowed(&added(with_default(5))), replace(&[5], &[]));
+    assert_eq!(allowed(&added(with_default(400))), replace(&[400], &[]));
+    assert_eq!(allowed(&added(optional(400))), replace(&[400], &[]));
+}
+
+/// The lower half.
+#[test]
+fn schemas_evolve_nowhere_else() {
+    fn refuse(declared: Schema, wanted: &str) {
         let error = check(&rich(), &declared).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Schema);
-        assert!(
-            error.to_string().contains(wanted),
-            "{error}, wanted {wanted}"
-        );
+        let text = error.to_string();
+        assert!(text.contains(wanted), "{text}, wanted {wanted}");
     }
-    assert_eq!(check(&plain, &plain).unwrap(), Evolution::Same);
+    refuse(
+        keyed(DataType::U32),
+        "the key has another type (stored=u64, declared=u32)",
+    );
+    refuse(
+        plain(),
+        "the value has another type (stored=record { email: String,",
+    );
+    let gone = "no longer declared (stored=day: u32 #2 index filter, declared=nothing)";
+    refuse(without(1), gone);
+    refuse(without(4), "no longer declared (stored=place");
+    let no_default = "no default (stored=nothing, declared=new: u8 #5)";
+    refuse(added(field(5, "new", DataType::U8)), no_default);
+    let (index, unique) = (true, true);
+    refuse(
+        added(FieldSchema {
+            index,
+            ..with_default(5)
+        }),
+        "has an index",
+    );
+    refuse(
+        added(FieldSchema {
+            unique,
+            ..optional(400)
+        }),
+        "has an index",
+    );
+    let another_type = "stored=day: u32 #2 index filter, declared=day: u64";
+    refuse(changed(1, |f| f.data_type = DataType::U64), another_type);
+    refuse(changed(1, |f| f.index = false), "declared otherwise");
+    refuse(changed(1, |f| f.filter = false), "declared otherwise");
+    refuse(changed(0, |f| f.unique = false), "declared otherwise");
+    refuse(
+        changed(2, |f| f.default = Some(vec![1])),
+        "declared otherwise",
+    );
+    refuse(changed(2, |f| f.default = None), "declared otherwise");
+    refuse(
+        changed(0, |f| f.default = Some(vec![])),
+        "declared otherwise",
+    );
+    refuse(changed(4, |f| f.vector = None), "declared otherwise");
+    let metric =
+        "stored=place: DynVector #300 vector(dot, 3), declared=place: DynVector #300 vector(l2";
+    refuse(changed(4, |f| f.vector = searched(Metric::L2, 3)), metric);
 }

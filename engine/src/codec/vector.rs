@@ -39,9 +39,11 @@ impl VectorDef {
     /// `f32` holds, and a zero vector where the metric is cosine.
     pub fn check(&self, elements: &[f32]) -> Result<()> {
         if elements.len() != self.dim as usize {
-            return Err(Error::new(ErrorKind::Invalid, "a vector has another dimension")
-                .with("wanted", self.dim)
-                .with("given", elements.len()));
+            return Err(
+                Error::new(ErrorKind::Invalid, "a vector has another dimension")
+                    .with("wanted", self.dim)
+                    .with("given", elements.len()),
+            );
         }
         self.metric.check(elements).map_err(|cause| {
             Error::new(ErrorKind::Invalid, "a vector cannot be searched").caused_by(cause)
@@ -58,7 +60,8 @@ pub fn check_record(fields: &[FieldDef], record: &[u8]) -> Result<()> {
         let Some(def) = &field.vector else { continue };
         if let Some(raw) = field.find_raw(record)? {
             let elements: Vec<f32> = VectorView::of_field(&raw)?.iter().collect();
-            def.check(&elements).map_err(|error| error.with("field", field.name))?;
+            def.check(&elements)
+                .map_err(|error| error.with("field", field.name))?;
         }
     }
     Ok(())

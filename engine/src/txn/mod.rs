@@ -40,3 +40,6 @@ pub enum Isolation {
     #[default]
     Serializable,
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -65,42 +65,30 @@ pub(super) fn repeat<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T,
 }
 
 impl SysFile {
-    /// Opens `path`, past the page cache where the file system offers it for blocks of [`BLOCK`].
-    pub(super) fn open(path: &Path, how: Open, stats: Arc<IoStats>) -> Result<SysFile, IoError> {
+    /// Opens `path`; unless `buffered` past the page cache, where the file system offers that for
+    /// blocks of [`BLOCK`] bytes.
+    pub(super) fn open(
+        path: &Path,
+        how: Open,
+        buffered: bool,
+        stats: Arc<IoStats>,
+    ) -> Result<SysFile, IoError> {
         let access = match how {
             Open::Read => OFlags::RDONLY,
             Open::Write => OFlags::RDWR,
             Open::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        let flags = access | OFlags::CLOEXEC;
+        let fail = |errno: Errno| failed("open", path, errno);
         let mode = Mode::from_raw_mode(0o644);
-        let direct = match how {
-            // A refused O_DIRECT may already have created the file, so it is asked for later.
-            Open::CreateNew => Err(Errno::INVAL),
-            Open::Read | Open::Write => {
-                repeat(|| rustix::fs::open(path, flags | OFlags::DIRECT, mode))
-            }
-        };
-        let (fd, direct) = match direct {
-            Ok(fd) => (fd, true),
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                let plain = repeat(|| rustix::fs::open(path, flags, mode));
-                let fd = plain.map_err(|errno| failed("open", path, errno))?;
-                let direct =
-                    how == Open::CreateNew && rustix::fs::fcntl_setfl(&fd, OFlags::DIRECT).is_ok();
-                (fd, direct)
-            }
-            Err(errno) => return Err(failed("open", path, errno)),
-        };
-        let fits = direct && direct_fits(&fd);
-        if direct && !fits {
-            rustix::fs::fcntl_setfl(&fd, OFlags::empty())
-                .map_err(|errno| failed("open", path, errno))?;
-        }
+        let fd = repeat(|| rustix::fs::open(path, access | OFlags::CLOEXEC, mode));
+        let fd = fd.map_err(fail)?;
+        // Asked for on the open file, because a refused open may already have created it.
+        let flag = OFlags::DIRECT;
+        let direct = !buffered && direct_fits(&fd) && rustix::fs::fcntl_setfl(&fd, flag).is_ok();
         Ok(SysFile {
             fd: StdFile::from(fd),
             path: path.to_owned(),
-            direct: fits,
+            direct,
             stats,
         })
     }

@@ -40,6 +40,9 @@ pub struct DiskOptions {
     pub choice: BackendChoice,
     /// Opens a database on NFS or CIFS all the same. Its durability then is the server's word.
     pub network_forced: bool,
+    /// Goes through the page cache also where the file system offers `O_DIRECT`: the way that file
+    /// systems without it are served.
+    pub buffered: bool,
     /// Answers the set-up of a ring with this error number instead of asking the kernel: the
     /// fall-back can be tested on a machine that grants rings.
     pub ring_refusal: Option<i32>,
@@ -124,7 +127,7 @@ pub trait Machinery: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct SystemDisk<M> {
     machinery: M,
-    network_forced: bool,
+    options: DiskOptions,
     stats: Arc<IoStats>,
 }
 
@@ -132,9 +135,15 @@ impl<M: Machinery> SystemDisk<M> {
     pub(super) fn over(machinery: M, options: &DiskOptions) -> SystemDisk<M> {
         SystemDisk {
             machinery,
-            network_forced: options.network_forced,
+            options: *options,
             stats: Arc::new(IoStats::default()),
         }
+    }
+
+    /// What serves batches.
+    #[cfg(all(test, feature = "uring", not(loom)))]
+    pub(super) fn machinery(&self) -> &M {
+        &self.machinery
     }
 }
 
@@ -144,7 +153,7 @@ impl<M: Machinery> Disk for SystemDisk<M> {
     }
 
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>, IoError> {
-        let file = SysFile::open(path, how, Arc::clone(&self.stats))?;
+        let file = SysFile::open(path, how, self.options.buffered, Arc::clone(&self.stats))?;
         Ok(Arc::new(file))
     }
 
@@ -206,7 +215,7 @@ impl<M: Machinery> Disk for SystemDisk<M> {
     }
 
     fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>, IoError> {
-        let lock = FileLock::take(path, self.network_forced)?;
+        let lock = FileLock::take(path, self.options.network_forced)?;
         Ok(lock.map(|lock| Box::new(lock) as Box<dyn Lock>))
     }
 
@@ -280,5 +289,18 @@ fn network_name(magic: u32) -> Option<&'static str> {
         0x7375_7245 => Some("Coda"),
         0x5346_414f => Some("AFS"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_magic_and_local_ones_are_let_in() {
+        let local = [0xef53, 0x0102_1994, 0x5846_5342, 0x9123_683e, 0x794c_7630];
+        assert!(local.iter().all(|magic| network_name(*magic).is_none()));
+        assert_eq!(network_name(0x6969), Some("NFS"));
+        assert_eq!(network_name(0xff53_4d42), Some("CIFS"));
     }
 }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
+use crate::io::sim::{CrashCaps, CrashCounts, CrashPlan};
 use crate::io::{Buf, Open, Purpose};
 use crate::sync::{AtomicU64 as Word, Mutex as ShortMutex};
 
@@ -226,4 +227,58 @@ fn environments_nest_and_the_outer_one_goes_on() {
     let thread = outer_env.spawn.spawn("outer", Box::new(|| ())).unwrap();
     thread.join().unwrap();
     assert_eq!(outer_env.disk.list("/".as_ref()).unwrap(), ["outer"]);
+}
+
+/// Three threads append durable blocks of their own; each crash, at each boundary, at each
+/// interleaving that the seed gives, keeps what was acknowledged.
+fn group_crashes(seed: u64, durable: bool) -> (Arc<CrashCounts>, u64) {
+    let sim = SimEnv::new(seed);
+    let env = sim.env();
+    let file = env.disk.open("/a".as_ref(), Open::CreateNew).unwrap();
+    env.disk.sync_dir("/".as_ref()).unwrap();
+    let plan = CrashPlan::new(seed, CrashCaps::at_most(12), 0);
+    let acknowledged = Arc::clone(&plan.acknowledged);
+    let done = Arc::new(ShortMutex::new(Vec::new()));
+    let expected = Arc::clone(&done);
+    let counts = sim.disk().enumerate_crashes(plan, move |crashed| {
+        let inner = SimEnv::with_disk(0, crashed.clone());
+        let file = inner.env().disk.open("/a".as_ref(), Open::Read).unwrap();
+        for block in expected.lock().iter() {
+            let mut buf = Buf::zeroed(4096);
+            file.read(Purpose::Other, block * 4096, &mut buf).unwrap();
+            assert!(buf.iter().all(|byte| *byte == 7), "block {block} is lost");
+        }
+    });
+    let mut threads = Vec::new();
+    for id in 0..3_u64 {
+        let (file, done) = (Arc::clone(&file), Arc::clone(&done));
+        let acknowledged = Arc::clone(&acknowledged);
+        let body = move || {
+            for step in 0..2 {
+                let mut buf = Buf::zeroed(4096);
+                buf.fill(7);
+                let block = step * 3 + id;
+                file.write(Purpose::Log, block * 4096, &buf, durable)
+                    .unwrap();
+                done.lock().push(block);
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        threads.push(env.spawn.spawn("writer", Box::new(body)).unwrap());
+    }
+    threads.into_iter().for_each(|t| t.join().unwrap());
+    sim.disk().off_io();
+    (counts, sim.trace_hash())
+}
+
+#[test]
+fn crashes_are_enumerated_while_several_threads_commit() {
+    for seed in 0..4 {
+        let (counts, trace) = group_crashes(seed, true);
+        counts.assert_clean();
+        assert_eq!(counts.boundaries(), 6 * 3);
+        assert_eq!(group_crashes(seed, true).1, trace, "seed {seed} replays");
+    }
+    let (counts, _) = group_crashes(0, false);
+    assert!(counts.failures()[0].contains("is lost"), "{counts}");
 }

@@ -61,7 +61,12 @@ impl SimFile {
     ) -> Result<usize, IoError> {
         // What lies behind the end of a short read is nobody's: never the zeros of a fresh buffer.
         buf.fill(0xa5);
-        let n = self.shared.state.lock().live.contents[&self.inode].read(offset, buf);
+        let n = {
+            let state = self.shared.state.lock();
+            let n = state.live.contents[&self.inode].read(offset, buf);
+            state.check_freed(self.inode, &self.path, offset..offset + n as u64);
+            n
+        };
         let stats = &self.shared.stats;
         stats.bytes_read.fetch_add(n as u64, Ordering::Relaxed);
         self.shared.end(&begun.call)?;
@@ -112,8 +117,15 @@ impl SimFile {
         let end = offset + bytes.len() as u64;
         let mut state = self.shared.state.lock();
         state.check_protected(inode, &self.path, offset..end);
+        state.reuse(inode, &(offset..end));
         let mut seqs = Vec::new();
-        if state.live.contents[&inode].len() < end {
+        // A length that another request in flight asked for is not there yet: whoever needs it too
+        // asks for it as well, or its bytes would be durable behind the end of the file.
+        let asked = |item: &Unsynced| {
+            !item.done && item.change.is_length() && item.change.inode() == Some(inode)
+        };
+        let short = state.live.contents[&inode].len() < end;
+        if short || state.unsynced.iter().any(asked) {
             seqs.push(state.change(Change::Grow { inode, len: end }, false));
         }
         let change = Change::Data {

@@ -250,7 +250,13 @@ impl SimDisk {
         self.0.state.lock().protect(path, offset, len)
     }
 
-    /// Lifts all protection of a file.
+    /// Panics from now on when somebody reads bytes of the range that were not written again since:
+    /// freed space belongs to nobody. False if there is no such file.
+    pub fn forbid_reads(&self, path: &Path, offset: u64, len: u64) -> bool {
+        self.0.state.lock().free(path, offset..offset + len)
+    }
+
+    /// Lifts all protection of a file, against writes and against reads.
     pub fn unprotect(&self, path: &Path) {
         self.0.state.lock().unprotect(path);
     }

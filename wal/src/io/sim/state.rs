@@ -4,6 +4,7 @@
 //! change was overtaken by a newer durable one and took over its bytes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -32,7 +33,9 @@ pub(super) struct State {
     pub(super) handles: BTreeMap<Inode, usize>,
     pub(super) locks: Vec<PathBuf>,
     /// Ranges that nobody may write into, by file.
-    protected: Vec<(Inode, std::ops::Range<u64>)>,
+    protected: Vec<(Inode, Range<u64>)>,
+    /// Ranges that nobody may read before they are written again, by file.
+    freed: Vec<(Inode, Range<u64>)>,
 }
 
 impl State {
@@ -165,11 +168,51 @@ impl State {
     pub(super) fn unprotect(&mut self, path: &Path) {
         if let Some(Node::File(inode)) = self.live.node(path) {
             self.protected.retain(|(mine, _)| *mine != inode);
+            self.freed.retain(|(mine, _)| *mine != inode);
+        }
+    }
+
+    /// Forbids reads of a range that nobody owns any more.
+    pub(super) fn free(&mut self, path: &Path, range: Range<u64>) -> bool {
+        let Some(Node::File(inode)) = self.live.node(path) else {
+            return false;
+        };
+        self.freed.push((inode, range));
+        true
+    }
+
+    /// A write makes its bytes readable again.
+    pub(super) fn reuse(&mut self, inode: Inode, range: &Range<u64>) {
+        let rest = |held: &Range<u64>| {
+            let front = held.start..held.end.min(range.start);
+            let back = held.start.max(range.end)..held.end;
+            [front, back]
+                .into_iter()
+                .filter(|part| part.start < part.end)
+        };
+        let freed = std::mem::take(&mut self.freed);
+        for (mine, held) in freed {
+            match mine == inode {
+                true => self.freed.extend(rest(&held).map(|part| (mine, part))),
+                false => self.freed.push((mine, held)),
+            }
+        }
+    }
+
+    /// Panics if a read sees freed bytes.
+    pub(super) fn check_freed(&self, inode: Inode, path: &Path, range: Range<u64>) {
+        for (mine, held) in &self.freed {
+            let overlap = *mine == inode && held.start < range.end && range.start < held.end;
+            assert!(
+                !overlap,
+                "T5: a read of bytes {range:?} of {} sees the freed range {held:?}",
+                path.display()
+            );
         }
     }
 
     /// Panics if a change of these bytes would rewrite what was acknowledged.
-    pub(super) fn check_protected(&self, inode: Inode, path: &Path, range: std::ops::Range<u64>) {
+    pub(super) fn check_protected(&self, inode: Inode, path: &Path, range: Range<u64>) {
         for (mine, held) in &self.protected {
             let overlap = *mine == inode && held.start < range.end && range.start < held.end;
             assert!(

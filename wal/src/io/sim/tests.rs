@@ -1,5 +1,7 @@
 //! The simulated disk keeps what was synced, may lose what was not, and never invents.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::io::Buf;
 
@@ -456,4 +458,15 @@ fn an_image_becomes_a_disk_again() {
     assert!(broken.replace("/a".as_ref(), &[1, 2, 3]));
     assert_eq!(broken.read("/a".as_ref()).unwrap(), [1, 2, 3]);
     assert!(!broken.replace("/none".as_ref(), &[]));
+}
+
+#[test]
+fn a_freed_range_is_readable_again_where_it_was_written() {
+    let (disk, file) = half_synced();
+    assert!(disk.forbid_reads("/a".as_ref(), 0, 8192));
+    file.write(Purpose::Other, 0, &filled(4), false).unwrap();
+    assert_eq!(byte_at(&disk, "/a", 0), Some(4));
+    let read = catch_unwind(AssertUnwindSafe(|| byte_at(&disk, "/a", 4096)));
+    let text = read.unwrap_err().downcast::<String>().unwrap();
+    assert!(text.contains("T5") && text.contains("4096..8192"), "{text}");
 }

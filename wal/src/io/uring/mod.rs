@@ -11,6 +11,8 @@
 //! completion queue holds, so that queue never overflows.
 
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -42,6 +44,7 @@ impl RingDisk {
             idle: Arc::new(Idle {
                 rings: Mutex::new(Vec::new()),
                 keep: cores.min(RINGS_KEPT_MAX),
+                make: Ring::new,
             }),
         };
         let first = match options.ring_refusal {
@@ -64,12 +67,14 @@ pub struct Rings {
 struct Idle {
     rings: Mutex<Vec<Ring>>,
     keep: usize,
+    /// Asks the kernel for one more.
+    make: fn() -> std::io::Result<Ring>,
 }
 
 impl Idle {
     fn take(&self) -> std::io::Result<Ring> {
         let pooled = self.rings.lock().pop();
-        pooled.map_or_else(Ring::new, Ok)
+        pooled.map_or_else(self.make, Ok)
     }
 
     fn give(&self, ring: Ring) {

@@ -19,17 +19,34 @@ use crate::io::syscall::{SysFile, failed, next_start};
 use crate::io::{BLOCK, Buf, Completion, IoError, Op, Request};
 
 /// A request on its way.
-struct Flight {
+pub(super) struct Flight {
     request: Request,
     /// Bytes transferred.
     done: usize,
     /// A durable write goes as one transfer with `RWF_DSYNC`.
-    in_one: bool,
+    pub(super) in_one: bool,
     /// All bytes are written and the sync that makes them durable is asked for.
     syncing: bool,
 }
 
 impl Flight {
+    pub(super) fn new(request: Request) -> Flight {
+        let mut flight = Flight {
+            request,
+            done: 0,
+            in_one: false,
+            syncing: false,
+        };
+        let direct = flight.file().is_some_and(|file| file.direct);
+        flight.in_one = direct && matches!(flight.request.op, Op::WriteDurable(_));
+        flight
+    }
+
+    #[cfg(test)]
+    pub(super) fn op(&self) -> &Op {
+        &self.request.op
+    }
+
     fn file(&self) -> Option<&SysFile> {
         self.request.file.as_any().downcast_ref::<SysFile>()
     }
@@ -74,7 +91,7 @@ impl Flight {
     }
 
     /// Takes the answer of one step: the result of the request, or None if a next step is due.
-    fn advance(&mut self, answer: i32) -> Option<Result<usize, IoError>> {
+    pub(super) fn advance(&mut self, answer: i32) -> Option<Result<usize, IoError>> {
         let n = match usize::try_from(answer) {
             Ok(n) => n,
             Err(_) => match Errno::from_raw_os_error(answer.saturating_neg()) {
@@ -193,15 +210,7 @@ impl Ring {
         let Some(place) = self.free.pop() else {
             panic!("R2: no more than {ENTRIES} requests at a time");
         };
-        let mut flight = Flight {
-            in_one: false,
-            request,
-            done: 0,
-            syncing: false,
-        };
-        let direct = flight.file().is_some_and(|file| file.direct);
-        flight.in_one = direct && matches!(flight.request.op, Op::WriteDurable(_));
-        self.flights[place] = Some(flight);
+        self.flights[place] = Some(Flight::new(request));
         self.queue(place);
     }
 

@@ -1,0 +1,239 @@
+//! A crash at every I/O of create, checkpoint, abandoned and good checkpoints, growth of zones and
+//! of the map: what opens is exactly a published image (or the one that was being published).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use terrane_btree::{Step, Store};
+use terrane_wal::io::sim::{CrashCaps, Fault, Image, IoEvent, OpKind, SimDisk};
+
+use crate::rig::{self, Dice, ModelLog, Rows};
+
+/// What may be found after a crash.
+#[derive(Debug, Default)]
+struct Allowed {
+    /// Rows of each image by its epoch.
+    images: BTreeMap<u32, Rows>,
+    newest: u32,
+    older: u32,
+    /// Being published.
+    coming: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    kinds: BTreeMap<&'static str, u64>,
+    opened: u64,
+    older_opened: u64,
+    not_created: u64,
+    boundaries: u64,
+}
+
+fn judge(allowed: &Allowed, image: &Image, how: &str, seen: &mut Seen) {
+    let disk = SimDisk::from_image(image);
+    let (store, opened) = match rig::open(&disk) {
+        Ok(opened) => opened,
+        Err(error) if allowed.newest == 0 => {
+            // Not created yet: then it can be created now.
+            let again = rig::create(&disk, &rig::plain_env(&disk));
+            assert!(again.is_ok(), "{how}: {error}, then {again:?}");
+            seen.not_created += 1;
+            return;
+        }
+        Err(error) => panic!("{how}: {error}"),
+    };
+    seen.opened += 1;
+    let epoch = opened.epoch.0;
+    assert_eq!(opened.fell_back, None, "{how}");
+    assert!(
+        epoch == allowed.newest || Some(epoch) == allowed.coming,
+        "{how}: image {epoch} was opened, {} or {:?} is published",
+        allowed.newest,
+        allowed.coming
+    );
+    let rows = rig::content(&store).unwrap_or_else(|error| panic!("{how}: {error}"));
+    if let Some(expected) = allowed.images.get(&epoch) {
+        assert!(rows == *expected, "{how}: rows of image {epoch} differ");
+    }
+    rig::assert_clean(&store, how);
+}
+
+/// M2: with the newest generation gone from META, the one before it opens, whole.
+fn judge_older(allowed: &Allowed, image: &Image, how: &str, seen: &mut Seen) {
+    let mut image = image.clone();
+    let path = rig::root().join("META");
+    let Some(mut meta) = image.read(&path) else {
+        return;
+    };
+    let generation_at = |copy: usize| {
+        let at = copy * 65536 + 48;
+        u64::from_le_bytes(meta[at..at + 8].try_into().unwrap())
+    };
+    let first = if generation_at(0) > generation_at(2) {
+        0
+    } else {
+        2
+    };
+    for copy in [first, first + 1] {
+        meta[copy * 65536 + 100] ^= 1;
+    }
+    assert!(image.replace(&path, &meta));
+    let disk = SimDisk::from_image(&image);
+    let (store, opened) = rig::open(&disk).unwrap_or_else(|error| panic!("{how}: older: {error}"));
+    assert_eq!(opened.epoch.0, allowed.older, "{how}");
+    let rows = rig::content(&store).unwrap_or_else(|error| panic!("{how}: older: {error}"));
+    if let Some(expected) = allowed.images.get(&allowed.older) {
+        assert!(rows == *expected, "{how}: rows of the older image differ");
+    }
+    rig::assert_clean(&store, how);
+    seen.older_opened += 1;
+}
+
+struct Run {
+    disk: SimDisk,
+    allowed: Arc<Mutex<Allowed>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Run {
+    /// Looks at every `stride`-th boundary from now on, `images` images of a kind.
+    fn watch(stride: u64, images: usize) -> Run {
+        let run = Run {
+            disk: SimDisk::seeded(5),
+            allowed: Arc::default(),
+            seen: Arc::default(),
+        };
+        let (allowed, seen) = (run.allowed.clone(), run.seen.clone());
+        run.disk.on_io(move |disk: &SimDisk, event: &IoEvent| {
+            if event.boundary % stride != 0 {
+                return;
+            }
+            let allowed = allowed.lock().unwrap();
+            let mut seen = seen.lock().unwrap();
+            seen.boundaries += 1;
+            let caps = CrashCaps::at_most(images);
+            for (kind, image) in disk.crash_images(event.boundary, &caps) {
+                *seen.kinds.entry(kind.name()).or_default() += 1;
+                let how = format!("{event:?}, {}", image.how());
+                judge(&allowed, &image, &how, &mut seen);
+                let meta = event.path.ends_with("META");
+                if allowed.older != 0 && allowed.coming.is_none() && !meta {
+                    judge_older(&allowed, &image, &how, &mut seen);
+                }
+            }
+        });
+        run
+    }
+
+    fn checkpoint(&self, store: &Store, log: &Arc<ModelLog>) -> bool {
+        let mut checkpoint = store.begin_checkpoint(log.clone()).expect("begin");
+        let rows = rig::content(store).expect("rows");
+        loop {
+            match checkpoint.step() {
+                Ok(Step::Done(published)) => {
+                    let mut allowed = self.allowed.lock().unwrap();
+                    allowed.coming = None;
+                    allowed.older = allowed.newest;
+                    allowed.newest = published.epoch.0;
+                    return true;
+                }
+                Ok(_) => {
+                    let mut allowed = self.allowed.lock().unwrap();
+                    let epoch = checkpoint.epoch().0;
+                    allowed.images.insert(epoch, rows.clone());
+                    allowed.coming = Some(epoch);
+                }
+                Err(_) => {
+                    self.allowed.lock().unwrap().coming = None;
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Seen failing with: slots released by the newest image's epoch instead of the oldest's; the map
+/// written after META; a delta run written over the published tail of the file; META's copies of
+/// the newer generation overwritten.
+#[test]
+fn every_crash_opens_a_published_image() {
+    let run = Run::watch(1, 1);
+    let env = rig::plain_env(&run.disk);
+    let (store, tree) = rig::create(&run.disk, &env).expect("create");
+    {
+        let mut allowed = run.allowed.lock().unwrap();
+        (allowed.older, allowed.newest) = (1, 2);
+        allowed.images.insert(1, Rows::new());
+        allowed.images.insert(2, Rows::new());
+    }
+    let log = ModelLog::eager();
+    let mut dice = Dice(9);
+    for round in 0..5 {
+        for _ in 0..120 {
+            let deletes = if round == 2 { 70 } else { 15 };
+            log.run(&tree, dice.op(150, deletes)).expect("update");
+        }
+        if round % 2 == 1 {
+            // Abandoned in the middle of its pages, of its map, of the data sync or before META.
+            let part = ["data.", "map."][round / 2 % 2];
+            let fault = Fault::nth(OpKind::Write, 1).on(part).sticky();
+            run.disk.inject(fault);
+            assert!(!run.checkpoint(&store, &log), "the fault was not met");
+            run.disk.clear_faults();
+            for _ in 0..20 {
+                log.run(&tree, dice.op(150, 10)).expect("update");
+            }
+        }
+        assert!(run.checkpoint(&store, &log), "round {round}");
+    }
+    run.disk.off_io();
+    rig::assert_clean(&store, "at the end");
+    let seen = run.seen.lock().unwrap();
+    println!("{seen:#?}");
+    for kind in [
+        "none", "all", "prefix", "single", "subset", "torn", "length", "rename",
+    ] {
+        assert!(
+            seen.kinds.get(kind).is_some_and(|&n| n > 0),
+            "no image of kind {kind}"
+        );
+    }
+    assert!(seen.opened > 500 && seen.older_opened > 300 && seen.not_created > 5);
+}
+
+/// A crash inside the recovery of a crash changes nothing.
+#[test]
+fn a_second_crash_in_the_first_open_changes_nothing() {
+    let disk = SimDisk::seeded(6);
+    let env = rig::plain_env(&disk);
+    let (store, tree) = rig::create(&disk, &env).expect("create");
+    let log = ModelLog::eager();
+    let mut dice = Dice(4);
+    for _ in 0..2 {
+        for _ in 0..150 {
+            log.run(&tree, dice.op(200, 20)).expect("update");
+        }
+        rig::checkpoint(&store, &log).expect("checkpoint");
+    }
+    // An abandoned checkpoint leaves a map file behind, which open removes.
+    disk.inject(Fault::nth(OpKind::Write, 0).on("META").sticky());
+    assert!(rig::checkpoint(&store, &log).is_err());
+    let expected = log.rows_at(300);
+    let first = disk.crash(3);
+    drop((tree, store));
+    let depth = Arc::new(Mutex::new(0));
+    let (count, rows) = (depth.clone(), expected.clone());
+    first.on_io(move |disk: &SimDisk, event: &IoEvent| {
+        for (_, image) in disk.crash_images(event.boundary, &CrashCaps::at_most(1)) {
+            let second = SimDisk::from_image(&image);
+            let (store, _) = rig::open(&second).expect("second open");
+            assert!(rig::content(&store).expect("rows") == rows, "{event:?}");
+            *count.lock().unwrap() += 1;
+        }
+    });
+    let (store, _) = rig::open(&first).expect("open");
+    assert!(rig::content(&store).expect("rows") == expected);
+    rig::checkpoint(&store, &ModelLog::eager()).expect("checkpoint");
+    first.off_io();
+    assert!(*depth.lock().unwrap() > 10, "no second crash was tried");
+}

@@ -1,0 +1,1 @@
+//! Bad bytes on disk: typed errors, the previous image, never a panic.

@@ -1,0 +1,1 @@
+//! Too little memory, a full device.

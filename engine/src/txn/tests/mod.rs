@@ -1,0 +1,102 @@
+//! Transactions on raw rows, on real folders and on the simulated disk.
+
+mod basics;
+mod crash;
+mod faults;
+mod isolation;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use terrane_wal::env::SimEnv;
+
+use crate::catalog::schema::Schema;
+use crate::catalog::{RowIds, TableInfo, TableSpec};
+use crate::txn::raw::RawRead;
+use crate::{Builder, Database, Result, Transaction};
+
+/// A table of bytes, and short names for what tests do with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    pub(crate) info: Arc<TableInfo>,
+}
+
+impl Rows {
+    pub(crate) fn open(db: &Database, name: &str) -> Rows {
+        Rows::try_open(db, name).unwrap()
+    }
+
+    pub(crate) fn try_open(db: &Database, name: &str) -> Result<Rows> {
+        let schema = Schema::of::<Vec<u8>, Vec<u8>>().unwrap();
+        let spec = TableSpec {
+            class: db.page_class(),
+            row_ids: RowIds::Hidden,
+            schema: &schema,
+        };
+        Ok(Rows {
+            info: db.open_table(name, &spec)?,
+        })
+    }
+
+    pub(crate) fn put(&self, tx: &mut Transaction, key: &str, value: &str) -> Result<()> {
+        let version = self.info.schema_version;
+        tx.put_raw(self.info.tree, version, 0, key.into(), value.into())
+    }
+
+    pub(crate) fn delete(&self, tx: &mut Transaction, key: &str) -> Result<()> {
+        tx.delete_raw(self.info.tree, self.info.schema_version, 0, key.into())
+    }
+
+    pub(crate) fn get(&self, read: &impl RawRead, key: &str) -> Result<Option<String>> {
+        let value = read.get_raw(self.info.tree, key.as_bytes())?;
+        Ok(value.map(|value| String::from_utf8(value).unwrap()))
+    }
+
+    pub(crate) fn lock(&self, tx: &mut Transaction, key: &str) -> Result<Option<String>> {
+        let value = tx.get_for_update_raw(self.info.tree, key.as_bytes())?;
+        Ok(value.map(|value| String::from_utf8(value).unwrap()))
+    }
+
+    /// Rows from `lower` up to and without `upper` as "key=value", joined by spaces.
+    pub(crate) fn range(
+        &self,
+        read: &impl RawRead,
+        lower: &str,
+        upper: &str,
+        reverse: bool,
+    ) -> Result<String> {
+        let (lower, upper) = (Bound::Included(lower.into()), Bound::Excluded(upper.into()));
+        let rows = read.scan_raw(self.info.tree, lower, upper, reverse)?;
+        let text = rows.map(|row| {
+            let (key, value) = row?;
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            Ok(format!("{}={}", text(key), text(value)))
+        });
+        Ok(text.collect::<Result<Vec<_>>>()?.join(" "))
+    }
+
+    /// All rows.
+    pub(crate) fn all(&self, read: &impl RawRead) -> String {
+        self.range(read, "", "\u{7f}", false).unwrap()
+    }
+}
+
+/// A small database on a simulated disk, without background thread.
+pub(crate) fn sim_builder(sim: &SimEnv) -> Builder {
+    Database::builder()
+        .env(sim.env())
+        .memory_bytes(8 << 20)
+        .segment_bytes(256 << 10)
+        .background(false)
+}
+
+/// Opens (or makes) the database of a simulated world.
+pub(crate) fn sim_open(sim: &SimEnv) -> Database {
+    sim_builder(sim).open("/db").unwrap()
+}
+
+/// A world whose disk is what a power cut now may leave: of what was not synced, a selection that
+/// the seed draws.
+pub(crate) fn after_power_cut(sim: &SimEnv, seed: u64) -> SimEnv {
+    SimEnv::with_disk(seed, sim.disk().crash(seed))
+}

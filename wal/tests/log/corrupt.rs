@@ -1,0 +1,202 @@
+//! Damage that is not a power cut: what was acknowledged is Corrupt, never cut (testing rows 74-76).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use terrane_wal::io::sim::{Image, SimDisk};
+use terrane_wal::lsn::Lsn;
+use terrane_wal::segment::{SegmentHeader, segment_name};
+use terrane_wal::{Log, LogOptions, WalError};
+
+use crate::support::*;
+
+fn segment(seq: u64) -> PathBuf {
+    dir().join(segment_name(seq))
+}
+
+/// The smallest segments there are: three blocks of frames each.
+fn tiny() -> LogOptions {
+    LogOptions {
+        segment_bytes: 16 << 10,
+        ..LogOptions::default()
+    }
+}
+
+/// A log of `n` commits, one block each, and the disk as it stands.
+fn log_of(n: u64) -> Image {
+    let disk = SimDisk::seeded(1);
+    let env = env(Arc::new(disk.clone()), 1);
+    let log = Log::create(&env, dir(), UUID, tiny()).unwrap();
+    for n in 0..n {
+        commit(&log, entry(n, 200)).unwrap();
+    }
+    disk.image()
+}
+
+fn open_image(image: &Image) -> Result<Vec<u64>, WalError> {
+    let env = env(Arc::new(SimDisk::from_image(image)), 77);
+    open_at(&env, Lsn::ZERO, tiny()).map(|opened| opened.numbers)
+}
+
+fn with(image: &Image, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) -> Image {
+    let mut image = image.clone();
+    let mut bytes = image.read(path).unwrap();
+    edit(&mut bytes);
+    assert!(image.replace(path, &bytes));
+    image
+}
+
+fn assert_corrupt(result: Result<Vec<u64>, WalError>, what: &str) {
+    match result {
+        Err(WalError::Corrupt { .. }) => {}
+        other => panic!("{what}: {other:?}"),
+    }
+}
+
+// Mistake 5, second part: each byte of the last frame of a full segment, its length field included.
+// The next segment vouches for it. Seen failing with `judge` looking only at the rest of the same
+// segment, and with frames skipped by their claimed length.
+#[test]
+fn a_flipped_byte_of_a_vouched_frame_is_corrupt() {
+    let image = log_of(5);
+    let first = segment(1);
+    let last_frame = 3 * 4096;
+    for at in 0..4096 {
+        let bad = with(&image, &first, |bytes| {
+            bytes[last_frame + at] ^= 1 << (at % 8)
+        });
+        assert_corrupt(open_image(&bad), &format!("byte {at}"));
+    }
+}
+
+// A frame in the middle of a segment, vouched for by later frames of the same segment.
+#[test]
+fn a_flipped_byte_in_the_middle_is_corrupt() {
+    let image = log_of(3);
+    for at in (4096..8192).step_by(3) {
+        let bad = with(&image, &segment(1), |bytes| bytes[at] ^= 0x10);
+        assert_corrupt(open_image(&bad), &format!("byte {at}"));
+    }
+}
+
+// The header of a segment: without it no frame of it can be told by salt, and they still vouch.
+// Seen failing (silently cut) with suspects left out of `judge`.
+#[test]
+fn a_damaged_segment_header_is_corrupt() {
+    let image = log_of(6);
+    for (seq, bytes) in [(1, 64), (2, 64)] {
+        for at in 0..bytes {
+            let bad = with(&image, &segment(seq), |bytes| bytes[at] ^= 0x04);
+            assert_corrupt(open_image(&bad), &format!("segment {seq} byte {at}"));
+        }
+    }
+}
+
+// Row 74: the last frame, nobody vouches: cut, counted. With the vouching frame of an idle tick it
+// is Corrupt.
+#[test]
+fn the_last_frame_is_cut_unless_an_idle_tick_vouched_for_it() {
+    let disk = SimDisk::seeded(1);
+    let env1 = env(Arc::new(disk.clone()), 1);
+    let log = Log::create(&env1, dir(), UUID, tiny()).unwrap();
+    commit(&log, entry(1, 10)).unwrap();
+    let lone = disk.image();
+    log.tick();
+    let vouched = disk.image();
+    log.tick();
+    log.tick();
+    assert_eq!(log.stats().vouching_frames, 1, "once is enough");
+    let damage = |image: &Image| with(image, &segment(1), |bytes| bytes[4096 + 130] ^= 1);
+    assert_eq!(open_image(&damage(&lone)).unwrap(), [0u64; 0]);
+    assert_corrupt(open_image(&damage(&vouched)), "vouched");
+    commit(&log, entry(2, 10)).unwrap();
+    drop(log);
+    assert_eq!(open_at(&env1, Lsn::ZERO, tiny()).unwrap().numbers, [1, 2]);
+}
+
+// Row 76.
+#[test]
+fn missing_foreign_and_swapped_segments_are_corrupt() {
+    let image = log_of(9);
+    let bytes_of = |seq| image.read(&segment(seq)).unwrap();
+    let zeroed = |seq| with(&image, &segment(seq), |bytes| bytes.fill(0));
+    assert_corrupt(open_image(&zeroed(1)), "first segment gone");
+    assert_corrupt(open_image(&zeroed(2)), "middle segment gone");
+    let copied = with(&image, &segment(2), |bytes| *bytes = bytes_of(1));
+    assert_corrupt(open_image(&copied), "segment 1 in place of 2");
+    let cut = with(&image, &segment(2), |bytes| bytes.truncate(8192));
+    assert_corrupt(open_image(&cut), "segment 2 cut short");
+    let disk = SimDisk::from_image(&image);
+    let env1 = env(Arc::new(disk.clone()), 3);
+    env1.disk.remove(&segment(2)).unwrap();
+    assert_corrupt(open_image(&disk.image()), "segment 2 removed");
+    let other = SegmentHeader::new(
+        *b"another database",
+        2,
+        Lsn(0),
+        5,
+        terrane_wal::lsn::Term(1),
+    );
+    let foreign = with(&image, &segment(2), |bytes| {
+        bytes[..64].copy_from_slice(bytemuck::bytes_of(&other));
+    });
+    assert_corrupt(open_image(&foreign), "another database");
+    let later = with(&image, &segment(2), |bytes| {
+        bytes[7] = 2;
+        let crc = crc32fast::hash(&bytes[..60]).to_le_bytes();
+        bytes[60..64].copy_from_slice(&crc);
+    });
+    assert!(matches!(open_image(&later), Err(WalError::Version { .. })));
+}
+
+// Row 76: a length of 2^32-1 behind a right crc is refused before anything is allocated.
+#[test]
+fn an_absurd_length_is_a_fault_not_an_allocation() {
+    let image = log_of(2);
+    let bad = with(&image, &segment(1), |bytes| {
+        let frame = &mut bytes[4096..4096 + 128];
+        frame[32..36].copy_from_slice(&u32::MAX.to_le_bytes());
+        let crc = crc32fast::hash(&frame[8..128]).to_le_bytes();
+        frame[4..8].copy_from_slice(&crc);
+    });
+    assert_corrupt(open_image(&bad), "length");
+}
+
+#[test]
+fn a_log_that_does_not_reach_its_checkpoint_is_corrupt() {
+    let image = log_of(4);
+    let env1 = env(Arc::new(SimDisk::from_image(&image)), 2);
+    let end = open_at(&env1, Lsn::ZERO, tiny()).unwrap().recovery.end;
+    for (redo, reach) in [(Lsn::ZERO, end.advance(1)), (end.advance(64), Lsn::ZERO)] {
+        let env = env(Arc::new(SimDisk::from_image(&image)), 2);
+        let opened = Log::open(&env, dir(), UUID, redo, reach, tiny(), &mut |_| Ok(()));
+        assert!(
+            matches!(opened, Err(WalError::Corrupt { .. })),
+            "{redo} {reach}"
+        );
+    }
+}
+
+// An error of the caller ends the open and is handed through.
+#[test]
+fn an_error_of_replay_is_handed_through() {
+    let env1 = env(Arc::new(SimDisk::from_image(&log_of(4))), 2);
+    let mut seen = 0;
+    let opened = Log::open(
+        &env1,
+        dir(),
+        UUID,
+        Lsn::ZERO,
+        Lsn::ZERO,
+        tiny(),
+        &mut |_| {
+            seen += 1;
+            if seen == 2 {
+                Err(WalError::Closed)
+            } else {
+                Ok(())
+            }
+        },
+    );
+    assert!(matches!(opened, Err(WalError::Closed)));
+}
