@@ -11,7 +11,8 @@ const SCORES: TableDef<String, u64> = TableDef::new("scores");
 
 fn run(folder: &Path) -> Result<Vec<String>> {
     let db = Database::open(folder.join("game.terrane"))?;
-    let scores = db.table(SCORES)?; // created, or checked against the stored schema; keep the handle
+    // Created, or checked against the stored schema; keep the handle.
+    let scores = db.table(SCORES)?;
 
     db.write(|tx| {
         scores.put(tx, "ada", &90)?;

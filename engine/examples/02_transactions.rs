@@ -50,8 +50,10 @@ fn pay(
 ) -> terrane::Result<Position> {
     let ((), commit) = db
         .writer()
-        .durability(Durability::Local) // of a `Buffered` database: may only ask for more than its level
-        .idempotency(id) // after `Unknown`, db.outcome(id) tells; a second run within 24 h commits once
+        // Of a `Buffered` database: may only ask for more than its level.
+        .durability(Durability::Local)
+        // After `Unknown`, db.outcome(id) tells; a second run within 24 h commits once.
+        .idempotency(id)
         .run(|tx| payments.put(tx, id, &cents))?;
     Ok(commit.position) // elsewhere: snapshot_at(&position) is not older than this
 }

@@ -16,7 +16,7 @@ struct Passage {
     #[terrane(id = 3)]
     text: String,
     #[terrane(id = 4, vector(metric = "cosine"))]
-    embedding: Vector<384>, // owns a Box<[f32; 384]>; DynVector where the schema gives the dimension
+    embedding: Vector<384>, // owns a box; DynVector where the schema gives the dimension
 }
 const PASSAGES: TableDef<u64, Passage> = TableDef::new("passages");
 
@@ -31,7 +31,8 @@ fn add_and_ask(db: &Database, new: &Passage, question: &[f32]) -> Result<Vec<Hit
             .run(tx)
     })?;
     for hit in &best {
-        println!("{:.3} {} {}", hit.distance, hit.key, hit.record()?.text); // decoded when asked for
+        // Decoded when asked for.
+        println!("{:.3} {} {}", hit.distance, hit.key, hit.record()?.text);
     }
     Ok(best)
 }

@@ -274,17 +274,22 @@ struct Free {
     plain: DynVector,
 }
 
-/// Rows 39 to 44: what is refused when it is stored is refused when it is asked for.
+const GOOD: [f32; 3] = [1.0, 2.0, 3.0];
+
+fn free(angle: &[f32], place: [f32; 3]) -> Free {
+    Free {
+        angle: DynVector::try_from(angle).unwrap(),
+        place: Vector::from(place),
+        plain: DynVector::try_from(vec![f32::NAN; 7]).unwrap(), // stored, never searched
+    }
+}
+
+/// Rows 39 to 44, stored.
 #[test]
 fn vectors_that_cannot_be_measured_are_invalid_and_change_nothing() {
     let (_folder, db, _) = open();
     let table = db.table(TableDef::<u64, Free>::new("free")).unwrap();
-    let row = |angle: &[f32], place: [f32; 3]| Free {
-        angle: DynVector::try_from(angle).unwrap(),
-        place: Vector::from(place),
-        plain: DynVector::try_from(vec![f32::NAN; 7]).unwrap(), // stored, never searched
-    };
-    let good = [1.0, 2.0, 3.0];
+    let (row, good) = (free, GOOD);
     db.write(|tx| table.put(tx, 1, &row(&good, good))).unwrap();
     let refused = [
         (row(&[1.0, 2.0], good), "field=angle", "wanted=3, given=2"),
@@ -318,7 +323,15 @@ fn vectors_that_cannot_be_measured_are_invalid_and_change_nothing() {
     tx.commit().unwrap();
     let kept = table.get(&db.snapshot(), 1).unwrap().unwrap();
     assert_eq!(*kept.place, good);
+}
 
+/// Rows 39 to 44, asked for: what cannot be stored cannot be searched for either.
+#[test]
+fn queries_that_cannot_be_served_are_invalid() {
+    let (_folder, db, _) = open();
+    let table = db.table(TableDef::<u64, Free>::new("free")).unwrap();
+    let good = GOOD;
+    db.write(|tx| table.put(tx, 1, &free(&good, good))).unwrap();
     let now = db.snapshot();
     for (query, what) in [
         (&[1.0, 2.0][..], "wanted=3, given=2"),

@@ -16,7 +16,7 @@ use crate::codec::FieldDef;
 use crate::codec::index::write_entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::check_key;
-use crate::table::Shape;
+use crate::table::{Shape, shown};
 use crate::txn::raw::RawRead;
 
 /// A row of an index tree to be written, or deleted where there is no entry.
@@ -96,7 +96,7 @@ pub(crate) fn check_unique(
             let value = (def.data_type)().show_part(&mut change.key.as_slice());
             let error = Error::new(ErrorKind::Constraint, "another row holds this unique value");
             return Err(at_field(error, shape, def)
-                .with("value", value.unwrap_or_else(|_| "?".into()))
+                .with("value", shown(value))
                 .with("key", shape.show_key(primary))
                 .with("holder", shape.show_key(&holder)));
         }
@@ -127,9 +127,10 @@ mod tests {
     use terrane_btree::Class;
 
     use super::*;
+    use crate::Record;
     use crate::catalog::schema::Schema;
     use crate::catalog::{IndexInfo, RowIds, TableInfo};
-    use crate::codec::{Key, Record, Value};
+    use crate::codec::{Key, Value};
 
     #[derive(Record)]
     struct Row {
@@ -189,14 +190,20 @@ mod tests {
         let unique = change(UNIQUE, &[1, 7], Some(&key));
         let secondary = change(SECONDARY, &[1, 2, 9], Some(&[]));
         assert_eq!(written, [unique, secondary]);
-        assert_eq!(all(Some(&first), Some(&row(Some(7), 0x102, "other text"))), []);
+        assert_eq!(
+            all(Some(&first), Some(&row(Some(7), 0x102, "other text"))),
+            []
+        );
 
         let gone = change(SECONDARY, &[1, 2, 9], None);
         let there = change(SECONDARY, &[1, 3, 9], Some(&[]));
         assert_eq!(all(Some(&first), Some(&moved)), [gone, there]);
 
         let deleted = all(Some(&moved), None);
-        let wanted = [change(UNIQUE, &[1, 7], None), change(SECONDARY, &[1, 3, 9], None)];
+        let wanted = [
+            change(UNIQUE, &[1, 7], None),
+            change(SECONDARY, &[1, 3, 9], None),
+        ];
         assert_eq!(deleted, wanted);
 
         // `None` stands beside the primary key, so that it never collides.

@@ -94,19 +94,20 @@ impl<K: Key, V: Record> Nearest<K, V> {
         let mut scan = ExactScan::new(&query, self.k).map_err(|error| refusal(&error))?;
         let mut scratch = Vec::new();
         let (lower, upper) = bounds(&Span::all());
-        read.scan_raw(tree, lower, upper, false)?.visit(&mut |key, record| {
-            if let Some(filter) = &self.filter
-                && !filter.matches(record, &mut scratch)?
-            {
-                return Ok(());
-            }
-            let Some(whole) = self.def.find(record)? else {
-                return Ok(());
-            };
-            let vector = VectorView::of_whole(&whole)?;
-            scan.offer_bytes(key.to_vec(), vector.elements)
-                .map_err(|error| self.stored(&error, key))
-        })?;
+        read.scan_raw(tree, lower, upper, false)?
+            .visit(&mut |key, record| {
+                if let Some(filter) = &self.filter
+                    && !filter.matches(record, &mut scratch)?
+                {
+                    return Ok(());
+                }
+                let Some(whole) = self.def.find(record)? else {
+                    return Ok(());
+                };
+                let vector = VectorView::of_whole(&whole)?;
+                scan.offer_bytes(key.to_vec(), vector.elements)
+                    .map_err(|error| self.stored(&error, key))
+            })?;
         let found = scan.finish().map_err(|error| self.stored(&error, &[]))?;
         let hit = |found: terrane_vector::Neighbour<Vec<u8>>| -> Result<Hit<K, V>> {
             let row = read.get_raw(tree, &found.id)?.ok_or_else(|| {

@@ -61,16 +61,29 @@ impl Shape {
         if std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(read.database().core())) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Invalid, "a table is used with another database")
-            .with("table", &self.info.name))
+        Err(
+            Error::new(ErrorKind::Invalid, "a table is used with another database")
+                .with("table", &self.info.name),
+        )
     }
 
-    /// A lone key as text, for an error.
+    /// A lone key as text, for an error: the beginning of a long one.
     pub(crate) fn show_key(&self, key: &[u8]) -> String {
-        (self.key_type)()
-            .show_key(key)
-            .unwrap_or_else(|_| "?".into())
+        shown((self.key_type)().show_key(key))
     }
+}
+
+/// The beginning of a text, for an error.
+pub(crate) fn shown(text: Result<String>) -> String {
+    const SHOWN_CHARS: usize = 80;
+    let Ok(mut text) = text else {
+        return "?".into();
+    };
+    if let Some((end, _)) = text.char_indices().nth(SHOWN_CHARS) {
+        text.truncate(end);
+        text.push_str("..");
+    }
+    text
 }
 
 /// A table of an open database: the handle to keep. Clones are cheap and name the same table.
@@ -210,10 +223,11 @@ impl<K: Key, V: Value> Table<K, V> {
         let mut rows = 0;
         self.shape.check_read(read)?;
         let (lower, upper) = bounds(&Span::all());
-        read.scan_raw(self.shape.info.tree, lower, upper, false)?.visit(&mut |_, _| {
-            rows += 1;
-            Ok(())
-        })?;
+        read.scan_raw(self.shape.info.tree, lower, upper, false)?
+            .visit(&mut |_, _| {
+                rows += 1;
+                Ok(())
+            })?;
         Ok(rows)
     }
 

@@ -37,7 +37,7 @@ impl Database {
         let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
         let fields = V::fields();
         let spec = TableSpec {
-            class: page_class(fields),
+            class: page_class(self.page_class(), fields),
             row_ids: row_ids(&schema.key, fields),
             schema: &schema,
         };
@@ -71,17 +71,18 @@ fn row_ids(key: &DataType, fields: &[FieldDef]) -> RowIds {
     }
 }
 
-/// The smallest page in which a row lies inline with its vectors: a quarter of the page holds it.
-fn page_class(fields: &[FieldDef]) -> Class {
+/// The smallest page of class `least` or above in which a row lies inline with its vectors: a
+/// quarter of the page holds it.
+fn page_class(least: Class, fields: &[FieldDef]) -> Class {
     let vectors = fields.iter().filter_map(|def| def.vector);
     let vector_bytes: usize = vectors
         .map(|vector| VECTOR_HEADER_BYTES + vector.dim as usize * size_of::<f32>())
         .sum();
     if vector_bytes == 0 {
-        return Class::K8;
+        return least;
     }
     let row_bytes = vector_bytes + ROOM_BESIDE_VECTORS_BYTES;
-    let holds = |class: &Class| row_bytes <= class.bytes() / 4;
+    let holds = |class: &Class| *class >= least && row_bytes <= class.bytes() / 4;
     Class::ALL.into_iter().find(holds).unwrap_or(Class::K32)
 }
 
@@ -100,8 +101,10 @@ mod tests {
 
     #[test]
     fn a_vector_takes_the_smallest_page_that_holds_its_row() {
-        assert_eq!(page_class(&[]), Class::K8);
         let (small, middle, large) = (Class::K8, Class::K16, Class::K32);
+        assert_eq!(page_class(small, &[]), small);
+        assert_eq!(page_class(middle, &[]), middle);
+        assert_eq!(page_class(large, &with_vector(384)), large);
         for (dim, class) in [
             (1, small),
             (384, small),
@@ -110,7 +113,7 @@ mod tests {
             (1536, large),
             (16_000, large),
         ] {
-            assert_eq!(page_class(&with_vector(dim)), class, "{dim}");
+            assert_eq!(page_class(small, &with_vector(dim)), class, "{dim}");
         }
     }
 

@@ -46,7 +46,8 @@ pub(crate) struct RawEnds {
 enum State {
     Open {
         front: RawScan,
-        back: RawScan,
+        /// Opened when it is first asked for.
+        back: Option<RawScan>,
     },
     /// An error to be told before the end.
     Refused(Error),
@@ -61,9 +62,8 @@ impl RawEnds {
                 return Ok(State::Done);
             }
             let (lower, upper) = bounds(&span);
-            let front = read.scan_raw(tree, lower.clone(), upper.clone(), false)?;
-            let back = read.scan_raw(tree, lower, upper, true)?;
-            Ok(State::Open { front, back })
+            let front = read.scan_raw(tree, lower, upper, false)?;
+            Ok(State::Open { front, back: None })
         };
         RawEnds {
             state: span.and_then(open).unwrap_or_else(State::Refused),
@@ -74,10 +74,14 @@ impl RawEnds {
 
     fn step(&mut self, from_back: bool) -> Option<Result<RawRow>> {
         let row = match &mut self.state {
-            State::Open { front, back } => if from_back { back } else { front }.next(),
+            State::Open { front, .. } if !from_back => front.next(),
+            State::Open { front, back } => match opened(front, back) {
+                Ok(back) => back.next(),
+                Err(error) => Some(Err(error)),
+            },
             State::Refused(_) => match std::mem::replace(&mut self.state, State::Done) {
                 State::Refused(error) => Some(Err(error)),
-                _ => None,
+                State::Open { .. } | State::Done => None,
             },
             State::Done => None,
         };
@@ -102,6 +106,14 @@ impl RawEnds {
                 Some(Err(error))
             }
         }
+    }
+}
+
+/// The cursor from the back, opened when it is first asked for.
+fn opened<'b>(front: &RawScan, back: &'b mut Option<RawScan>) -> Result<&'b mut RawScan> {
+    match back {
+        Some(back) => Ok(back),
+        None => Ok(back.insert(front.reversed()?)),
     }
 }
 

@@ -123,6 +123,17 @@ impl RawScan {
         })
     }
 
+    /// The same rows in the other direction, from its first on.
+    pub(crate) fn reversed(&self) -> Result<RawScan> {
+        let range = Range {
+            reverse: !self.range.reverse,
+            ..self.range.clone()
+        };
+        let own = self.own.as_ref().map(|own| own.writes.clone());
+        let tentative = self.tentative.clone();
+        RawScan::new(&self.db, self.pin.clone(), range, own, tentative)
+    }
+
     /// The next row of the tree that the reader sees.
     fn next_stored(&mut self) -> Result<Option<Pair>> {
         loop {
@@ -154,10 +165,7 @@ impl RawScan {
 
     /// Calls `visit` with each row, in order, until the end or its first error. Where there are
     /// no own writes to merge, rows are lent out of the leaf's copy: none is allocated for.
-    pub(crate) fn visit(
-        mut self,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn visit(mut self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         if self.own.is_some() {
             return self.try_for_each(|row| row.and_then(|(key, value)| visit(&key, &value)));
         }
