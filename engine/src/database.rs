@@ -220,6 +220,20 @@ impl Database {
         worker::step(self.core())
     }
 
+    /// Verifies every page, tree and slot of a database that nobody changes meanwhile; what is
+    /// wrong, in words.
+    ///
+    /// # Errors
+    /// `Io` if the device fails, `Closed`.
+    #[cfg(feature = "sim")]
+    pub fn check_store(&self) -> Result<Vec<String>> {
+        self.core().check_open()?;
+        let mut findings = Vec::new();
+        let mut found = |finding: terrane_btree::check::Finding| findings.push(finding.error.to_string());
+        self.core().store.check(&mut found)?;
+        Ok(findings)
+    }
+
     /// Waits for commits in flight, then closes: later reads and commits give `Closed`. A second
     /// close does nothing.
     ///

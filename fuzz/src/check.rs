@@ -674,7 +674,7 @@ impl Run {
         let rows = rig::rows(&rig.tables, &rig.db.snapshot())?;
         let wanted = self.model.rows(self.model.newest());
         match crate::model::differences(&wanted, &rows) {
-            differing if differing.is_empty() => Ok(()),
+            differing if differing.is_empty() => rig::check_store(&rig.db),
             differing => Err(format!("all rows: {}", differing.join("; "))),
         }
     }

@@ -105,25 +105,28 @@ impl Model {
         rows
     }
 
-    /// The smallest state, of those that a crash may lead to, in which these are the rows.
-    #[must_use]
-    pub fn find(&self, rows: &Rows) -> Option<State> {
-        (self.acknowledged..=self.newest()).find(|state| self.rows(*state) == *rows)
+    /// Which state, of those that a crash now may lead to, these rows are: the smallest.
+    ///
+    /// # Errors
+    /// The prefix rule is broken; says how the rows differ from the nearest states.
+    pub fn explain(&self, rows: &Rows) -> Result<State, String> {
+        self.explain_within(rows, self.acknowledged, self.newest())
     }
 
-    /// As [`Model::find`], saying how the rows differ from the nearest states.
+    /// As [`Model::explain`] for a crash when `acknowledged` and `newest` stood elsewhere.
     ///
     /// # Errors
     /// The prefix rule is broken.
-    pub fn explain(&self, rows: &Rows) -> Result<State, String> {
-        if let Some(state) = self.find(rows) {
+    pub fn explain_within(
+        &self,
+        rows: &Rows,
+        acknowledged: State,
+        newest: State,
+    ) -> Result<State, String> {
+        if let Some(state) = (acknowledged..=newest).find(|state| self.rows(*state) == *rows) {
             return Ok(state);
         }
-        let (acknowledged, newest) = (self.acknowledged, self.newest());
-        if let Some(state) = (0..acknowledged)
-            .rev()
-            .find(|state| self.rows(*state) == *rows)
-        {
+        if let Some(state) = (0..acknowledged).rev().find(|state| self.rows(*state) == *rows) {
             return Err(format!(
                 "acknowledged commits are lost: the state after {state} of {newest} commits, \
                  {acknowledged} of them acknowledged"
@@ -132,9 +135,9 @@ impl Model {
         let differing = |state: State| differences(&self.rows(state), rows);
         let nearest = (acknowledged..=newest).min_by_key(|state| differing(*state).len());
         let nearest = nearest.unwrap_or(newest);
+        let how = differing(nearest).join("; ");
         Err(format!(
-            "the rows are those of no prefix from {acknowledged} to {newest}; nearest is {nearest}: {}",
-            differing(nearest).join("; ")
+            "no prefix from {acknowledged} to {newest} commits; nearest is {nearest}: {how:.2000}"
         ))
     }
 

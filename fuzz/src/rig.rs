@@ -135,6 +135,18 @@ pub fn rows(tables: &[Plain], snapshot: &Snapshot) -> Result<Rows, String> {
     }
 }
 
+/// Verifies every page, tree and slot of a database that nobody changes meanwhile.
+///
+/// # Errors
+/// What is wrong with them, in words.
+pub fn check_store(db: &Database) -> Result<(), String> {
+    match db.check_store() {
+        Ok(findings) if findings.is_empty() => Ok(()),
+        Ok(findings) => Err(format!("the store is damaged: {}", findings.join("; "))),
+        Err(error) => Err(format!("the store cannot be checked: {error}")),
+    }
+}
+
 /// The row that a key of a table names.
 ///
 /// # Errors
