@@ -292,6 +292,7 @@ impl Builder {
         let store = StoreOptions {
             memory_bytes: pool_bytes,
             reopen_reads,
+            ..StoreOptions::default()
         };
         let log = LogOptions {
             segment_bytes: segment,

@@ -46,7 +46,6 @@ fn a_failed_log_write_is_unknown_and_poisons_and_reads_go_on() {
         Some("2"),
         "tentative"
     );
-    tx.savepoint();
     assert!(tx.commit().is_err());
     let again = after_power_cut(&sim, 500);
     drop(db);
