@@ -2,6 +2,7 @@
 //!
 //! `cargo run --example 03_indexes [FOLDER]`; without a folder a fresh temporary one is used and
 //! removed at the end.
+#![allow(clippy::expect_used)] // what was just written is there
 
 use std::path::{Path, PathBuf};
 
@@ -49,11 +50,11 @@ fn run(folder: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn main() -> Result<()> {
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     let temporary = std::env::temp_dir().join(format!("terrane-03-{}", std::process::id()));
     let folder = given.as_ref().unwrap_or(&temporary);
-    std::fs::create_dir_all(folder).expect("the folder can be made");
+    std::fs::create_dir_all(folder)?;
 
     let lines = run(folder)?;
     for line in &lines {
@@ -64,7 +65,7 @@ fn main() -> Result<()> {
     assert!(lines[1].contains("table=users") && lines[1].contains("holder=7"));
 
     if given.is_none() {
-        std::fs::remove_dir_all(&temporary).expect("the folder can be removed");
+        std::fs::remove_dir_all(&temporary)?;
     }
     Ok(())
 }

@@ -68,16 +68,16 @@ fn run(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     let temporary = std::env::temp_dir().join(format!("terrane-04-{}", std::process::id()));
     let folder = given.as_ref().unwrap_or(&temporary);
-    std::fs::create_dir_all(folder).expect("the folder can be made");
+    std::fs::create_dir_all(folder)?;
 
     run(folder)?;
 
     if given.is_none() {
-        std::fs::remove_dir_all(&temporary).expect("the folder can be removed");
+        std::fs::remove_dir_all(&temporary)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The numbered examples, run as a user runs them: as processes, with and without a folder.
 //!
 //! Each asserts on what it computes; here its output and what it leaves behind are looked at.
+#![allow(clippy::unwrap_used)] // a test may panic wherever it stands in its file
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

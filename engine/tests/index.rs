@@ -1,4 +1,5 @@
 //! Indexes: after every transaction the entries are exactly those of the rows.
+#![allow(clippy::unwrap_used)] // a test may panic wherever it stands in its file
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -391,6 +392,29 @@ fn index_keys_have_the_limit_of_keys() {
     assert!(error.to_string().contains("field=tag"), "{error}");
     tx.commit().unwrap();
     assert_eq!(tags.count(&db.snapshot()).unwrap(), 0);
+}
+
+/// A row that does not fit into its transaction any more leaves none of its entries there.
+#[test]
+fn a_row_is_written_with_its_entries_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = Database::builder().commit_keys(12);
+    let db = builder.open(folder.path().join("db")).unwrap();
+    let users = db.table(USERS).unwrap();
+    let mut tx = db.begin();
+    let mut model = BTreeMap::new();
+    // A row and its four entries: two rows fit, of the third a part would.
+    for key in ["a", "b", "c"] {
+        let row = user(&format!("{key}@example.org"));
+        match users.put(&mut tx, key, &row) {
+            Ok(()) => drop(model.insert(key.to_string(), row)),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}"),
+        }
+    }
+    assert_eq!(model.len(), 2);
+    check_indexes(&users, &tx, &model);
+    tx.commit().unwrap();
+    check_indexes(&users, &db.snapshot(), &model);
 }
 
 /// Adding an index to a table that exists is refused by name rather than done by half.

@@ -1,4 +1,5 @@
 //! Nearest-neighbour search against a search by hand, and what it refuses.
+#![allow(clippy::unwrap_used)] // a test may panic wherever it stands in its file
 
 use tempfile::TempDir;
 use terrane::{

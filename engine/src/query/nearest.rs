@@ -95,7 +95,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         let mut scratch = Vec::new();
         let (lower, upper) = bounds(&Span::all());
         read.scan_raw(tree, lower, upper, false)?
-            .visit(&mut |key, record| {
+            .visit(|key, record| {
                 if let Some(filter) = &self.filter
                     && !filter.matches(record, &mut scratch)?
                 {

@@ -224,7 +224,7 @@ impl<K: Key, V: Value> Table<K, V> {
         self.shape.check_read(read)?;
         let (lower, upper) = bounds(&Span::all());
         read.scan_raw(self.shape.info.tree, lower, upper, false)?
-            .visit(&mut |_, _| {
+            .visit(|_, _| {
                 rows += 1;
                 Ok(())
             })?;
@@ -255,7 +255,6 @@ impl<K: Key, V: Record> Table<K, V> {
     }
 
     /// A search for the `k` rows whose vector in `field` is nearest to `query`.
-    #[must_use]
     pub fn nearest<T>(&self, field: Field<V, T>, query: &[f32], k: usize) -> Nearest<K, V> {
         Nearest::new(self.shape.clone(), field.def(), query, k)
     }

@@ -45,9 +45,9 @@ pub(crate) struct RawEnds {
 #[derive(Debug)]
 enum State {
     Open {
-        front: RawScan,
+        front: Box<RawScan>,
         /// Opened when it is first asked for.
-        back: Option<RawScan>,
+        back: Option<Box<RawScan>>,
     },
     /// An error to be told before the end.
     Refused(Error),
@@ -62,7 +62,7 @@ impl RawEnds {
                 return Ok(State::Done);
             }
             let (lower, upper) = bounds(&span);
-            let front = read.scan_raw(tree, lower, upper, false)?;
+            let front = Box::new(read.scan_raw(tree, lower, upper, false)?);
             Ok(State::Open { front, back: None })
         };
         RawEnds {
@@ -110,10 +110,10 @@ impl RawEnds {
 }
 
 /// The cursor from the back, opened when it is first asked for.
-fn opened<'b>(front: &RawScan, back: &'b mut Option<RawScan>) -> Result<&'b mut RawScan> {
+fn opened<'b>(front: &RawScan, back: &'b mut Option<Box<RawScan>>) -> Result<&'b mut RawScan> {
     match back {
         Some(back) => Ok(back),
-        None => Ok(back.insert(front.reversed()?)),
+        None => Ok(back.insert(Box::new(front.reversed()?))),
     }
 }
 

@@ -165,7 +165,7 @@ impl RawScan {
 
     /// Calls `visit` with each row, in order, until the end or its first error. Where there are
     /// no own writes to merge, rows are lent out of the leaf's copy: none is allocated for.
-    pub(crate) fn visit(mut self, visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn visit(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         if self.own.is_some() {
             return self.try_for_each(|row| row.and_then(|(key, value)| visit(&key, &value)));
         }
