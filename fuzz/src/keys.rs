@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 pub const TABLES: u8 = 2;
 /// Keys that only single operations touch: odd shapes.
 const ODD: usize = 40;
+/// How many of the odd ones are asked for most often.
+const HOT: usize = 5;
 /// Keys that bulk operations touch: short, dense, enough for splits and merges.
 const BULK: usize = 984;
 /// Keys of a table.
@@ -84,13 +86,15 @@ fn universe() -> &'static Universe {
 }
 
 impl KeyId {
-    /// Any number becomes a key: three in four choose among the odd ones.
+    /// Any number becomes a key: two in four choose among a few odd ones, one among all of them.
     #[must_use]
     pub fn pick(number: u16) -> KeyId {
         let universe = universe();
+        let rest = (number / 4) as usize;
         match number % 4 {
-            3 => universe.bulk[(number / 4) as usize % BULK],
-            _ => universe.odd[(number / 4) as usize % ODD],
+            3 => universe.bulk[rest % BULK],
+            2 => universe.odd[rest % ODD],
+            _ => universe.odd[rest % HOT * (ODD / HOT)],
         }
     }
 
@@ -100,7 +104,7 @@ impl KeyId {
         let universe = universe();
         let place = |keys: &[KeyId]| keys.iter().position(|key| *key == self);
         match (place(&universe.odd), place(&universe.bulk)) {
-            (Some(at), _) => at as u16 * 4,
+            (Some(at), _) => at as u16 * 4 + 2,
             (None, Some(at)) => at as u16 * 4 + 3,
             (None, None) => unreachable!("every key is odd or bulk"),
         }

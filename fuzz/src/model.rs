@@ -126,7 +126,10 @@ impl Model {
         if let Some(state) = (acknowledged..=newest).find(|state| self.rows(*state) == *rows) {
             return Ok(state);
         }
-        if let Some(state) = (0..acknowledged).rev().find(|state| self.rows(*state) == *rows) {
+        if let Some(state) = (0..acknowledged)
+            .rev()
+            .find(|state| self.rows(*state) == *rows)
+        {
             return Err(format!(
                 "acknowledged commits are lost: the state after {state} of {newest} commits, \
                  {acknowledged} of them acknowledged"

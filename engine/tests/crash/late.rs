@@ -17,7 +17,10 @@ const LATE: TableDef<u64, Note> = TableDef::new("late");
 const ROWS: u64 = 3;
 
 fn note(id: u64) -> Note {
-    Note { day: (id % 2) as u32, text: format!("note {id}") }
+    Note {
+        day: (id % 2) as u32,
+        text: format!("note {id}"),
+    }
 }
 
 /// Makes the table and writes its rows.

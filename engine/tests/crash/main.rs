@@ -48,7 +48,12 @@ fn effort() -> Effort {
             deeper: 40,
             per_recovery: 400,
         },
-        _ => Effort { per_boundary: 2, per_cell: 24, deeper: 2, per_recovery: 12 },
+        _ => Effort {
+            per_boundary: 2,
+            per_cell: 24,
+            deeper: 2,
+            per_recovery: 12,
+        },
     }
 }
 
@@ -85,7 +90,12 @@ fn choose(jobs: Vec<Job>, most: usize) -> Vec<Job> {
     for jobs in kinds.into_values() {
         let count = jobs.len();
         let keeps = |at: usize| count <= most || (at * most) / count != ((at + 1) * most) / count;
-        chosen.extend(jobs.into_iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, j)| j));
+        chosen.extend(
+            jobs.into_iter()
+                .enumerate()
+                .filter(|(at, _)| keeps(*at))
+                .map(|(_, j)| j),
+        );
     }
     chosen
 }
@@ -129,9 +139,14 @@ fn judge(job: &Job, model: &Model, setup: Setup, at: usize) -> Result<Rows, Stri
 
 /// A recovered database takes commits, and what it acknowledges survives the next crash.
 fn goes_on(rig: Rig, rows: &Rows, at: usize, setup: Setup) -> Result<(), String> {
-    let row = RowId { table: 1, key: KeyId::bulk(900) };
+    let row = RowId {
+        table: 1,
+        key: KeyId::bulk(900),
+    };
     let val = Val::new(1 << 30, Length::Medium);
-    let put = rig.db.write(|tx| rig.tables[1].put(tx, row.key.bytes(), &val.bytes(row)));
+    let put = rig
+        .db
+        .write(|tx| rig.tables[1].put(tx, row.key.bytes(), &val.bytes(row)));
     put.map_err(|error| format!("a commit after recovery: {error}"))?;
     let mut wanted = rows.clone();
     wanted.insert(row, val);
@@ -177,7 +192,11 @@ fn play(path: &Path, seed: u64, effort: Effort) -> (Counts, u64) {
     let mut stage: Stage = (path.prepare)(seed);
     stage.roll(CrashCaps::at_most(effort.per_boundary));
     (path.act)(&mut stage);
-    let Played { model, jobs, boundaries } = stage.cut();
+    let Played {
+        model,
+        jobs,
+        boundaries,
+    } = stage.cut();
     let jobs = choose(jobs, effort.per_cell);
     (develop(path.name, &model, &jobs, setup, effort), boundaries)
 }
@@ -208,7 +227,10 @@ fn creation(effort: Effort) -> (Counts, u64) {
     let boundaries = sim.disk().boundaries();
     drop(sim);
     let jobs = choose(jobs, effort.per_cell);
-    (develop("creation", &Model::default(), &jobs, setup, effort), boundaries)
+    (
+        develop("creation", &Model::default(), &jobs, setup, effort),
+        boundaries,
+    )
 }
 
 /// Recovery: crashed at every boundary, it must come to the same rows.
@@ -224,7 +246,10 @@ fn recovery(effort: Effort) -> (Counts, u64) {
         (job.acknowledged, job.issued) = (model.newest(), model.newest());
     }
     let jobs = choose(jobs, effort.per_cell);
-    (develop("recovery", &model, &jobs, setup, effort), boundaries)
+    (
+        develop("recovery", &model, &jobs, setup, effort),
+        boundaries,
+    )
 }
 
 fn print(table: &[(&str, &[ImageKind], Counts, u64)]) {
@@ -232,10 +257,17 @@ fn print(table: &[(&str, &[ImageKind], Counts, u64)]) {
     let boundaries: u64 = table.iter().map(|(.., boundaries)| boundaries).sum();
     let paths = table.len();
     println!("crash images: {total} recovered at {boundaries} boundaries of {paths} paths");
-    let names: String = ImageKind::ALL.iter().map(|kind| format!("{:>8}", kind.name())).collect();
+    let names: String = ImageKind::ALL
+        .iter()
+        .map(|kind| format!("{:>8}", kind.name()))
+        .collect();
     println!("{:<16}{names}{:>8}", "path", "depth 2");
     for (name, _, counts, _) in table {
-        let cells: String = counts.kinds.iter().map(|count| format!("{count:>8}")).collect();
+        let cells: String = counts
+            .kinds
+            .iter()
+            .map(|count| format!("{count:>8}"))
+            .collect();
         println!("{name:<16}{cells}{:>8}", counts.deeper);
     }
 }
@@ -256,7 +288,11 @@ fn every_crash_leads_to_a_prefix_that_has_all_acknowledged_commits() {
     for (name, cannot, counts, _) in &table {
         for kind in ImageKind::ALL {
             let any = counts.of(kind) > 0;
-            assert!(any || cannot.contains(&kind), "{name}: no image of kind {}", kind.name());
+            assert!(
+                any || cannot.contains(&kind),
+                "{name}: no image of kind {}",
+                kind.name()
+            );
         }
         assert!(counts.deeper > 0, "{name}: no crash inside of recovery");
     }

@@ -18,12 +18,22 @@ pub(crate) struct Path {
     pub(crate) act: fn(&mut Stage),
 }
 
-const PLAIN: Setup = Setup { buffered: false, small_pool: false };
-const SMALL: Setup = Setup { buffered: false, small_pool: true };
+const PLAIN: Setup = Setup {
+    buffered: false,
+    small_pool: false,
+};
+const SMALL: Setup = Setup {
+    buffered: false,
+    small_pool: true,
+};
 
 /// How a path's databases are opened.
 pub(crate) fn setup(path: &Path) -> Setup {
-    if path.name == "eviction" { SMALL } else { PLAIN }
+    if path.name == "eviction" {
+        SMALL
+    } else {
+        PLAIN
+    }
 }
 
 fn fresh(seed: u64) -> Stage {
@@ -70,14 +80,20 @@ fn merge(stage: &mut Stage) {
 }
 
 fn overflow(stage: &mut Stage) {
-    let row = RowId { table: 0, key: KeyId::bulk(7) };
+    let row = RowId {
+        table: 0,
+        key: KeyId::bulk(7),
+    };
     for length in [Length::Overflow, Length::Huge, Length::Small] {
         let val = stage.val(length);
         stage.commit(Writes::from([(row, Some(val))]));
         stage.checkpoint();
     }
     // The longest key lies outside of its page too.
-    let row = RowId { table: 0, key: KeyId::pick(38 * 4) };
+    let row = RowId {
+        table: 0,
+        key: KeyId::pick(38 * 4 + 2),
+    };
     assert_eq!(row.key.bytes().len(), 32 << 10);
     let val = stage.val(Length::Overflow);
     stage.commit(Writes::from([(row, Some(val))]));
@@ -88,8 +104,15 @@ fn overflow(stage: &mut Stage) {
 fn two_tables(stage: &mut Stage) {
     for round in 0..3 {
         let writes = (0..8).map(|n| {
-            let row = RowId { table: n as u8 % 2, key: KeyId::bulk(round * 3 + n) };
-            let val = if n == 5 { None } else { Some(stage.val(Length::Medium)) };
+            let row = RowId {
+                table: n as u8 % 2,
+                key: KeyId::bulk(round * 3 + n),
+            };
+            let val = if n == 5 {
+                None
+            } else {
+                Some(stage.val(Length::Medium))
+            };
             (row, val)
         });
         let writes = writes.collect();
@@ -105,7 +128,10 @@ fn log_switch(stage: &mut Stage) {
     for round in 0..14 {
         stage.put(1, round, Length::Huge);
     }
-    assert!(stage.rig.db.stats().log.segments_sealed > 0, "no segment was full");
+    assert!(
+        stage.rig.db.stats().log.segments_created > 1,
+        "no segment was full"
+    );
 }
 
 fn checkpoint(stage: &mut Stage) {
@@ -117,13 +143,21 @@ fn checkpoint(stage: &mut Stage) {
 
 fn abandoned(stage: &mut Stage) {
     stage.fill(0, 30..60, Length::Small);
-    stage.rig.sim.disk().inject(Fault::nth(OpKind::Write, 1).on("data."));
+    stage
+        .rig
+        .sim
+        .disk()
+        .inject(Fault::nth(OpKind::Write, 0).on("data.").sticky());
     let failed = stage.rig.db.checkpoint();
     assert!(failed.is_err(), "a page write that failed was not noticed");
     stage.rig.sim.disk().clear_faults();
     stage.put(0, 31, Length::Overflow);
     stage.checkpoint();
-    stage.rig.sim.disk().inject(Fault::nth(OpKind::Sync, 0).on("data."));
+    stage
+        .rig
+        .sim
+        .disk()
+        .inject(Fault::nth(OpKind::Sync, 0).on("data."));
     stage.put(0, 32, Length::Small);
     let failed = stage.rig.db.checkpoint();
     stage.rig.sim.disk().clear_faults();
@@ -202,21 +236,76 @@ pub(crate) const PATHS: &[Path] = &[
         prepare: fresh,
         act: single_put,
     },
-    Path { name: "page split", cannot: &[], prepare: with_image, act: split },
-    Path { name: "merge", cannot: &[], prepare: many_rows, act: merge },
-    Path { name: "large value", cannot: &[], prepare: with_image, act: overflow },
+    Path {
+        name: "page split",
+        cannot: &[],
+        prepare: with_image,
+        act: split,
+    },
+    Path {
+        name: "merge",
+        cannot: &[],
+        prepare: many_rows,
+        act: merge,
+    },
+    Path {
+        name: "large value",
+        cannot: &[],
+        prepare: with_image,
+        act: overflow,
+    },
     Path {
         name: "two tables",
         cannot: &[Len, Rename, Prefix, Single, Subset],
         prepare: fresh,
         act: two_tables,
     },
-    Path { name: "group commit", cannot: &[Len, Rename, Subset], prepare: fresh, act: group },
-    Path { name: "log switch", cannot: &[], prepare: fresh, act: log_switch },
-    Path { name: "checkpoint", cannot: &[], prepare: fresh, act: checkpoint },
-    Path { name: "abandoned", cannot: &[], prepare: fresh, act: abandoned },
-    Path { name: "log recycle", cannot: &[], prepare: fresh, act: recycle },
-    Path { name: "zone growth", cannot: &[], prepare: fresh, act: growth },
-    Path { name: "eviction", cannot: &[], prepare: eviction_prepare, act: eviction },
-    Path { name: "schema change", cannot: &[], prepare: late_table, act: schema },
+    Path {
+        name: "group commit",
+        cannot: &[Len, Rename, Subset],
+        prepare: fresh,
+        act: group,
+    },
+    Path {
+        name: "log switch",
+        cannot: &[],
+        prepare: fresh,
+        act: log_switch,
+    },
+    Path {
+        name: "checkpoint",
+        cannot: &[],
+        prepare: fresh,
+        act: checkpoint,
+    },
+    Path {
+        name: "abandoned",
+        cannot: &[],
+        prepare: fresh,
+        act: abandoned,
+    },
+    Path {
+        name: "log recycle",
+        cannot: &[],
+        prepare: fresh,
+        act: recycle,
+    },
+    Path {
+        name: "zone growth",
+        cannot: &[],
+        prepare: fresh,
+        act: growth,
+    },
+    Path {
+        name: "eviction",
+        cannot: &[],
+        prepare: eviction_prepare,
+        act: eviction,
+    },
+    Path {
+        name: "schema change",
+        cannot: &[],
+        prepare: late_table,
+        act: schema,
+    },
 ];

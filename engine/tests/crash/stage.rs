@@ -65,11 +65,25 @@ fn look(film: &Film, disk: &SimDisk, event: &IoEvent, caps: &CrashCaps) {
     taken.boundaries += 1;
     for (kind, image) in disk.crash_images(event.boundary, caps) {
         if taken.seen.insert((image.hash(), acknowledged, issued)) {
-            let IoEvent { op, phase, path, offset, len, boundary, .. } = event;
+            let IoEvent {
+                op,
+                phase,
+                path,
+                offset,
+                len,
+                boundary,
+                ..
+            } = event;
             let path = path.display();
             let how = image.how();
             let at = format!("{boundary}: {phase:?} {op:?} {path} {offset}+{len}; {how}");
-            taken.jobs.push(Job { kind, image, acknowledged, issued, at });
+            taken.jobs.push(Job {
+                kind,
+                image,
+                acknowledged,
+                issued,
+                at,
+            });
         }
     }
 }
@@ -83,15 +97,27 @@ impl Stage {
     /// The database of a disk that holds the newest state of `model`.
     pub(crate) fn on(seed: u64, disk: SimDisk, setup: Setup, model: Model) -> Stage {
         let rig = Rig::over(seed, disk, setup).unwrap();
-        Stage { rig, model, film: Arc::default(), version: 1 }
+        Stage {
+            rig,
+            model,
+            film: Arc::default(),
+            version: 1,
+        }
     }
 
     /// Begins to photograph.
     pub(crate) fn roll(&mut self, caps: CrashCaps) {
-        self.film.acknowledged.store(self.model.acknowledged(), Ordering::Relaxed);
-        self.film.issued.store(self.model.newest(), Ordering::Relaxed);
+        self.film
+            .acknowledged
+            .store(self.model.acknowledged(), Ordering::Relaxed);
+        self.film
+            .issued
+            .store(self.model.newest(), Ordering::Relaxed);
         let film = self.film.clone();
-        self.rig.sim.disk().on_io(move |disk, event| look(&film, disk, event, &caps));
+        self.rig
+            .sim
+            .disk()
+            .on_io(move |disk, event| look(&film, disk, event, &caps));
     }
 
     /// Ends photographing and the world.
@@ -99,7 +125,11 @@ impl Stage {
         self.rig.sim.disk().off_io();
         self.rig.stop();
         let taken = std::mem::take(&mut *self.film.taken.lock().unwrap());
-        Played { model: self.model, jobs: taken.jobs, boundaries: taken.boundaries }
+        Played {
+            model: self.model,
+            jobs: taken.jobs,
+            boundaries: taken.boundaries,
+        }
     }
 
     pub(crate) fn val(&mut self, length: Length) -> Val {
@@ -135,7 +165,10 @@ impl Stage {
 
     /// One row in a commit of its own.
     pub(crate) fn put(&mut self, table: u8, bulk: usize, length: Length) {
-        let row = RowId { table, key: KeyId::bulk(bulk) };
+        let row = RowId {
+            table,
+            key: KeyId::bulk(bulk),
+        };
         let val = self.val(length);
         self.commit(Writes::from([(row, Some(val))]));
     }
@@ -143,7 +176,10 @@ impl Stage {
     /// A run of rows in one commit.
     pub(crate) fn fill(&mut self, table: u8, rows: std::ops::Range<usize>, length: Length) {
         let writes = rows.map(|bulk| {
-            let row = RowId { table, key: KeyId::bulk(bulk) };
+            let row = RowId {
+                table,
+                key: KeyId::bulk(bulk),
+            };
             (row, Some(self.val(length)))
         });
         let writes = writes.collect();
@@ -152,7 +188,15 @@ impl Stage {
 
     /// Deletes a run of rows in one commit.
     pub(crate) fn clear(&mut self, table: u8, rows: std::ops::Range<usize>) {
-        let writes = rows.map(|bulk| (RowId { table, key: KeyId::bulk(bulk) }, None));
+        let writes = rows.map(|bulk| {
+            (
+                RowId {
+                    table,
+                    key: KeyId::bulk(bulk),
+                },
+                None,
+            )
+        });
         let writes = writes.collect();
         self.commit(writes);
     }
@@ -167,14 +211,18 @@ impl Stage {
         let before = self.model.newest();
         let done: Arc<Mutex<Vec<(Position, Writes)>>> = Arc::default();
         let env = self.rig.sim.env();
-        self.film.issued.store(before + threads * commits, Ordering::Relaxed);
+        self.film
+            .issued
+            .store(before + threads * commits, Ordering::Relaxed);
         let joiners: Vec<_> = (0..threads)
             .map(|thread| {
                 let mine: Vec<Writes> = (0..commits)
                     .map(|commit| {
                         let key = KeyId::bulk(500 + thread * commits + commit);
                         let val = self.val(Length::Small);
-                        (0..2).map(|table| (RowId { table, key }, Some(val))).collect()
+                        (0..2)
+                            .map(|table| (RowId { table, key }, Some(val)))
+                            .collect()
                     })
                     .collect();
                 let (db, tables) = (self.rig.db.clone(), self.rig.tables.clone());
@@ -193,7 +241,8 @@ impl Stage {
                         let mut done = done.lock().unwrap();
                         done.push((commit.position, writes));
                         // For now: how many are acknowledged; which they are is found out below.
-                        film.acknowledged.store(before + done.len(), Ordering::Relaxed);
+                        film.acknowledged
+                            .store(before + done.len(), Ordering::Relaxed);
                     }
                 };
                 env.spawn.spawn("committer", Box::new(body)).unwrap()
@@ -212,7 +261,11 @@ impl Stage {
         let rank = |acknowledged: usize| {
             let first = &done[..acknowledged - before];
             let last = first.iter().map(|(position, _)| *position).max();
-            let below = |last| done.iter().filter(|(position, _)| *position <= last).count();
+            let below = |last| {
+                done.iter()
+                    .filter(|(position, _)| *position <= last)
+                    .count()
+            };
             before + last.map_or(0, below)
         };
         for job in &mut self.film.taken.lock().unwrap().jobs {
