@@ -23,6 +23,9 @@ pub const DEFS: [TableDef<Vec<u8>, Vec<u8>>; TABLES as usize] =
 /// Where the database lies on the simulated disk.
 pub const PATH: &str = "/db";
 
+/// Scheduling points after which a world is taken to go round in circles.
+const STEPS_MAX: u64 = 2_000_000;
+
 /// An open database and the world that it runs in.
 pub struct Rig {
     /// Dropped first: it still needs its world.
@@ -77,6 +80,7 @@ impl Rig {
     /// Those of an open.
     pub fn over(seed: u64, disk: SimDisk, setup: Setup) -> Result<Rig> {
         let sim = SimEnv::with_disk(seed, disk);
+        sim.set_steps_max(STEPS_MAX);
         let (db, tables) = open(&sim, setup)?;
         Ok(Rig { db, tables, sim })
     }
