@@ -110,12 +110,6 @@ impl Frames {
         self.free.lock().take(order(class))
     }
 
-    /// True if there is a free frame of this class.
-    pub(crate) fn has(&self, class: Class) -> bool {
-        let free = self.free.lock();
-        (order(class)..=TOP_ORDER).any(|o| !free.blocks[o].is_empty())
-    }
-
     /// Gives a frame back. Nobody but late readers may still look at it.
     pub(crate) fn give(&self, frame: u32, class: Class) {
         self.set_owner(frame, Owner::None);
