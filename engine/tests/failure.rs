@@ -9,6 +9,8 @@
 //! Seen to fail with: an error after sequencing returned as Aborted, a flush that is repeated after
 //! EIO, `Full` remembered after space was back.
 
+use std::sync::{Arc, Mutex};
+
 use terrane::{ErrorKind, Outcome};
 use terrane_fuzz::keys::{KeyId, Length, RowId, Val};
 use terrane_fuzz::model::{Model, Writes};
@@ -120,12 +122,21 @@ fn strike(fault: Option<Fault>, seed: u64) -> Result<(Tally, u64), String> {
     let rig = Rig::over(seed, SimDisk::seeded(seed), SETUP).map_err(|error| error.to_string())?;
     let disk = rig.sim.disk().clone();
     let before = disk.calls();
+    let struck: Arc<Mutex<String>> = Arc::default();
     if let Some(fault) = fault {
+        let (note, number) = (struck.clone(), before + fault.after);
+        disk.on_io(move |_, event| {
+            if event.call == number {
+                *note.lock().unwrap() = format!("{:?} of {}", event.op, event.path.display());
+            }
+        });
         disk.inject(fault);
     }
     let mut model = Model::default();
     let tally = workload(&rig, &mut model)?;
     let calls = disk.calls() - before;
+    disk.off_io();
+    let struck = struck.lock().unwrap().clone();
     // As it stands, after a process that ended; and as a power cut leaves it.
     let left = [
         rig.sim.disk().crash(seed),
@@ -133,10 +144,11 @@ fn strike(fault: Option<Fault>, seed: u64) -> Result<(Tally, u64), String> {
     ];
     rig.stop();
     for disk in left {
-        let again = Rig::over(seed + 1, disk, SETUP).map_err(|error| format!("reopen: {error}"))?;
+        let again = Rig::over(seed + 1, disk, SETUP).map_err(|error| format!("{struck} failed, reopen: {error}"))?;
         let rows = rig::rows(&again.tables, &again.db.snapshot())?;
-        model.explain(&rows)?;
-        rig::check_store(&again.db)?;
+        let words = |words| format!("{struck} failed: {words}");
+        model.explain(&rows).map_err(words)?;
+        rig::check_store(&again.db).map_err(words)?;
         again.stop();
     }
     Ok((tally, calls))

@@ -186,8 +186,9 @@ fn look(folder: &Path, acknowledged: &BTreeMap<u64, u64>, starts: &[u64], cycle:
         );
     }
     for (thread, numbers) in runs {
-        for (at, start) in starts.iter().enumerate() {
-            let end = starts.get(at + 1).copied().unwrap_or(u64::MAX);
+        for start in starts {
+            let end = starts.iter().filter(|other| *other > start).min().copied();
+            let end = end.unwrap_or(u64::MAX);
             let run = numbers
                 .iter()
                 .filter(|number| (*start..end).contains(number));

@@ -2,7 +2,7 @@
 //!
 //! Flow: bytes become a script ([`ops`]) over a small universe of rows ([`keys`]); the script runs
 //! against a database on the simulated disk ([`rig`]), beside a [`model`], and [`check`] says whether
-//! they agreed.
+//! they agreed. [`targets`] are the bodies of the fuzz targets.
 #![forbid(unsafe_code)]
 
 pub mod check;
@@ -10,3 +10,4 @@ pub mod keys;
 pub mod model;
 pub mod ops;
 pub mod rig;
+pub mod targets;
