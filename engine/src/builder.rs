@@ -104,6 +104,8 @@ pub(crate) struct Options {
     pub(crate) version_bytes: usize,
     pub(crate) background: bool,
     pub(crate) on_recovery: Option<OnRecovery>,
+    /// What open found worth telling: see [`Database::notices`].
+    pub(crate) notices: Vec<String>,
     pub(crate) store: StoreOptions,
     pub(crate) log: LogOptions,
 }
@@ -221,7 +223,7 @@ impl Builder {
     pub fn open(self, path: impl AsRef<Path>) -> Result<Database> {
         let path = path.as_ref();
         check_path(path)?;
-        let options = self.resolve()?;
+        let mut options = self.resolve()?;
         let env = match self.env {
             Some(env) => env,
             None => {
@@ -230,7 +232,11 @@ impl Builder {
                     Io::Ring => BackendChoice::Ring,
                     Io::Pool => BackendChoice::Pool,
                 };
-                Env::system(choice)?.0
+                let (env, notice) = Env::system(choice)?;
+                options
+                    .notices
+                    .extend(notice.map(|notice| notice.to_string()));
+                env
             }
         };
         let background = options.background;
@@ -289,6 +295,8 @@ impl Builder {
         // The log's buffer and the versions have their part; the pool has the rest.
         let buffer_bytes = (memory / 8).min(wal_limits::BUFFER_BYTES_DEFAULT);
         let pool_bytes = memory - buffer_bytes - version_bytes;
+        // Simulation adds a field.
+        #[allow(clippy::needless_update)]
         let store = StoreOptions {
             memory_bytes: pool_bytes,
             reopen_reads,
@@ -314,6 +322,7 @@ impl Builder {
             version_bytes,
             background: self.background.unwrap_or(true),
             on_recovery: self.on_recovery.clone(),
+            notices: Vec::new(),
             store,
             log,
         })

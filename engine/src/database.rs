@@ -179,6 +179,13 @@ impl Database {
         }
     }
 
+    /// What open found worth telling, though it is no error: that a ring was refused and a pool of
+    /// threads serves instead, that the newest image was damaged and the one before it was opened.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.core().options.notices
+    }
+
     /// Counters of the database and of everything below it.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -295,6 +302,9 @@ impl Handle {
     fn last_checkpoint(&self) -> Result<()> {
         let core = &self.core;
         let Some(log) = &core.log else { return Ok(()) };
+        if core.has_panicked() {
+            return Ok(());
+        }
         log.flush()?;
         if !core.is_poisoned() && core.unapplied.len() == 0 && !std::thread::panicking() {
             checkpoint::now(core, true)?;

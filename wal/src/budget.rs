@@ -124,8 +124,11 @@ mod tests {
         // with `segment_capacity` counting all blocks, and with one header for any entry.
         #[test]
         fn promises_are_kept(
-            segments in proptest::collection::vec(4u64..600, 1..40),
-            lens in proptest::collection::vec(49usize..3_000_000, 1..60),
+            segments in proptest::collection::vec(4u64..2000, 1..40),
+            lens in proptest::collection::vec(
+                prop_oneof![49usize..3_000_000, (1usize..700).prop_map(|n| n * BLOCK - 128)],
+                1..60,
+            ),
             takes in proptest::collection::vec(1usize..6, 1..60),
         ) {
             let mut left: Vec<u64> = segments.iter().rev().map(|blocks| blocks - 1).collect();

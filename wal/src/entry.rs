@@ -66,14 +66,15 @@ impl EntryBuilder {
         self.push(TreeId(0), 0, 0, &Body::Ddl(*op));
     }
 
-    /// Any other row record. Terminal bodies are refused: they end an entry.
+    /// Any other row record. Panics if `body` would end the entry, or has a tag of more than 255
+    /// bytes.
     pub fn row(&mut self, tree: TreeId, schema: u32, flags: u8, body: &Body<'_>) {
         assert!(!is_terminal(body.kind() as u8), "{body:?} ends an entry");
         self.push(tree, schema, flags, body);
     }
 
-    /// Ends the entry: a transaction whose outcome is remembered under `idempotency` (at most 64
-    /// bytes, may be empty).
+    /// Ends the entry: a transaction whose outcome is remembered under `idempotency` (may be empty).
+    /// Panics if it has more than 64 bytes: the caller has checked its argument.
     #[must_use]
     pub fn commit(self, idempotency: &[u8]) -> Entry {
         self.end(&Body::Commit { idempotency })

@@ -1,6 +1,6 @@
 //! Durable storage for Terrane: disk, clock, log. Imports nothing of ours; knows no page.
 //!
-//! Reading order: [`io`] (what a disk promises), [`env`] (how the world enters), [`clock`]
+//! Reading order: [`io`] (what a disk promises), [`mod@env`] (how the world enters), [`clock`]
 //! (time and commit timestamps), [`lsn`] (positions); then the log: [`log`] (its calls), [`record`]
 //! and [`entry`] (what is logged), [`append`], [`group_commit`] and `flush` (how it gets to disk),
 //! [`frame`] and [`segment`] (how it lies there), `recovery` (where it ends), [`reader`].

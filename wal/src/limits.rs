@@ -29,9 +29,6 @@ pub const ENTRY_BYTES_MAX: usize = 128 << 20;
 /// Entries up to this length may be filled inside the sequencer's section.
 pub const FILL_INSIDE_BYTES_MAX: usize = 512;
 
-/// Longest key of a row.
-pub const KEY_BYTES_MAX: usize = 32 << 10;
-
 /// Longest idempotency key of a commit.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
 
@@ -50,4 +47,3 @@ const _: () = assert!(FRAME_BYTES_MAX.is_multiple_of(BLOCK));
 const _: () = assert!(SEGMENT_BYTES_FIRST >= SEGMENT_BYTES_MIN);
 const _: () = assert!(SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX < u32::MAX as usize);
-const _: () = assert!(KEY_BYTES_MAX < ENTRY_BYTES_MAX);

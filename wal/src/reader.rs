@@ -136,11 +136,8 @@ fn feed_frame(
     place: &mut Place,
 ) -> Result<Lsn, WalError> {
     let salt = place.segment.salt;
-    if place.window.header(place.offset, salt)?.is_err() {
-        // Read ahead before it was written.
-        place.window.forget();
-    }
     if place.window.frame(place.offset, salt)?.is_err() {
+        // Perhaps it was read ahead before it was written.
         place.window.forget();
     }
     let (header, payload) = match place.window.frame(place.offset, salt)? {

@@ -109,8 +109,8 @@ mod tests {
 
     proptest! {
         // Against a plain list: a consumer within its lease finds its position kept; one beyond it
-        // never stops a trim. Seen failing with `behind > lease_bytes` turned into `>=`, with the
-        // `lost` mark not set, and with `limit` taking the highest position.
+        // never stops a trim. Seen failing with `behind > lease_bytes` turned into `>=`, with a
+        // lease that never ends, and with `limit` ignoring positions.
         #[test]
         fn consumers_with_a_lease_keep_their_log(
             steps in proptest::collection::vec(step(), 1..120),

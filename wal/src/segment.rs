@@ -219,6 +219,9 @@ pub(crate) fn recycle_segment(
     })
 }
 
+/// A failed read, or else what was looked for, or else why it is not there.
+pub(crate) type Checked<T> = Result<Result<T, FrameFault>, IoError>;
+
 /// A window over a segment file: reads ahead, hands out frames.
 #[derive(Debug)]
 pub(crate) struct FrameWindow {
@@ -263,21 +266,12 @@ impl FrameWindow {
     }
 
     /// The header at `offset`, whatever follows it.
-    pub(crate) fn header(
-        &mut self,
-        offset: u64,
-        salt: u64,
-    ) -> Result<Result<FrameHeader, FrameFault>, IoError> {
+    pub(crate) fn header(&mut self, offset: u64, salt: u64) -> Checked<FrameHeader> {
         Ok(decode_header(self.bytes(offset, BLOCK)?, salt))
     }
 
     /// The whole frame at `offset`: its header and payload.
-    #[allow(clippy::type_complexity)]
-    pub(crate) fn frame(
-        &mut self,
-        offset: u64,
-        salt: u64,
-    ) -> Result<Result<(FrameHeader, &[u8]), FrameFault>, IoError> {
+    pub(crate) fn frame(&mut self, offset: u64, salt: u64) -> Checked<(FrameHeader, &[u8])> {
         let header = match self.header(offset, salt)? {
             Ok(header) => header,
             Err(fault) => return Ok(Err(fault)),

@@ -1,5 +1,5 @@
-//! One contract, three disks: the same checks run on rings and on the pool, both past the page cache
-//! and through it, and on the simulated disk.
+//! One contract, three disks: the same checks run on rings and on the pool, both past the page
+//! cache and through it, and on the simulated disk.
 
 #![allow(
     clippy::unwrap_used,

@@ -4,6 +4,7 @@
 //! --target-dir target/loom`. A lost wake-up shows as a deadlock, which loom reports.
 
 #![cfg(loom)]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,8 +141,8 @@ impl Flusher for Model {
 }
 
 // L5. T1 is unfilled, T2 fills behind it and parks, T1 then fills or voids without waiting and
-// leaves: T2 must be flushed, without the ticker. Seen failing (deadlock) with `pass_lead` left out
-// of `settle`.
+// leaves: T2 must be flushed, without the ticker. Seen failing (deadlock) with the lead not passed
+// in `publish`.
 #[test]
 fn flush_wakeup() {
     loom::model(|| {
@@ -161,8 +162,7 @@ fn flush_wakeup() {
 }
 
 // Two committers, two flights: whichever completes first, nobody is acknowledged before everything
-// below it is on disk. Seen failing with `durable` set by the last completed flight, not by the
-// front of the queue, and (deadlock) with the lead not passed on after a completion.
+// below it is on disk. Seen failing with `durable` passing over a flight that is not done.
 #[test]
 fn two_flushes_complete_out_of_order() {
     loom::model(|| {
@@ -185,7 +185,8 @@ fn two_flushes_complete_out_of_order() {
 }
 
 // A flight at most, and an async commit in front of two parked waiters: the completing leader must
-// pass the lead on. Seen failing (deadlock) with `pass_lead` only in `publish`.
+// pass the lead on. Seen failing (deadlock) with the lead passed in `publish` alone, and with it
+// passed everywhere but there.
 #[test]
 fn async_commit_in_front_of_parked_waiters() {
     loom::model(|| {
@@ -211,8 +212,7 @@ fn async_commit_in_front_of_parked_waiters() {
 }
 
 // A take that is cut inside the filled prefix leaves work behind: a waiter must take it up, also if
-// the leader's own entry was covered. Seen failing (deadlock) with `settle` left out of `take` and
-// `complete`.
+// the leader's own entry was covered. Seen failing (deadlock) with the lead not passed in `complete`.
 #[test]
 fn a_cut_take_leaves_nobody_behind() {
     loom::model(|| {

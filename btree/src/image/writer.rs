@@ -172,6 +172,23 @@ impl Checkpoint {
         self.epoch
     }
 
+    /// The name of the phase that the next step works in: "begin", "drain", "scan", "write",
+    /// "sync", "map", "safe", "meta" or "ended".
+    #[must_use]
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Begin => "begin",
+            Phase::Drain => "drain",
+            Phase::Scan { .. } => "scan",
+            Phase::Write { .. } => "write",
+            Phase::Sync(_) => "sync",
+            Phase::Map(_) => "map",
+            Phase::Safe => "safe",
+            Phase::Meta { .. } => "meta",
+            Phase::Ended => "ended",
+        }
+    }
+
     fn begin(&mut self, pool: &Pool) -> Step {
         let closing = pool.gate.current();
         if !pool.gate.drained(Epoch(closing.0 - 1)) {

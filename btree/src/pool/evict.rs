@@ -3,8 +3,8 @@
 //! The hand walks over aligned blocks of the size that is wanted, so that frames of a larger class
 //! come together: a block is cleared as a whole. A page that was looked at since the hand last
 //! passed loses its mark and stays. Only try-latches are taken; a thread that needs a frame evicts
-//! itself, outside gate and latches (T4). Frozen copies are written as well when nothing else is
-//! left: a pool of 64 frames works with any number of writers, however slowly a checkpoint steps.
+//! itself, outside gate and latches (T4). It writes frozen copies as well, and those first: a pool of
+//! 64 frames works with any number of writers, however slowly a checkpoint steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +43,7 @@ impl Pool {
     pub fn relieve(&self) -> Result<(), StoreError> {
         self.reserve_ids()?;
         let class = self.wanted_class();
+        // Also if there is a free frame: whoever asks needed more of them at once than there were.
         if self.evict(class)? > 0 {
             return Ok(());
         }
@@ -62,7 +63,7 @@ impl Pool {
                 available: (self.frames.granules() * GRANULE) as u64,
             });
         }
-        let goal = (class.bytes() * (blocks / 64).clamp(1, 16)) as u64;
+        let goal = (class.bytes() * (blocks / 16).clamp(2, 64)) as u64;
         let mut victims = Vec::new();
         let mut freed = 0;
         for _ in 0..2 * blocks {
@@ -80,8 +81,11 @@ impl Pool {
         if freed >= goal {
             return Ok(freed);
         }
-        if victims.is_empty() {
-            victims = self.frozen_victims(BATCH);
+        // Copies that a checkpoint waits for are looked at by nobody else: they go first, so that a
+        // checkpoint that steps slowly never holds more than a part of the frames.
+        let frozen = self.frozen_victims(BATCH);
+        if !frozen.is_empty() {
+            victims = frozen;
         }
         Ok(freed + self.write_victims(victims, true)?)
     }

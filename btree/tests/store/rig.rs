@@ -129,6 +129,14 @@ impl ModelLog {
         at
     }
 
+    pub(crate) fn op(&self, at: u64) -> Op {
+        self.0.lock().unwrap().ops[at as usize].clone()
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.0.lock().unwrap().ops.len() as u64
+    }
+
     pub(crate) fn applied(&self, at: u64) {
         self.0.lock().unwrap().unapplied.remove(&at);
     }

@@ -154,7 +154,9 @@ fn create(env: Env, dir: &Path, options: Options, lock: Option<Box<dyn Lock>>) -
         store,
         lock,
     };
-    source.ready(Some(log), (Lsn::ZERO, Ts::ZERO), false)
+    // The first image says that the log is empty and has no system trees: the next one replaces it
+    // before the first commit.
+    source.ready(Some(log), (Lsn::ZERO, Ts::ZERO), true)
 }
 
 fn make_system_trees(store: &Store) -> Result<()> {
@@ -165,7 +167,7 @@ fn make_system_trees(store: &Store) -> Result<()> {
 }
 
 /// Image plus log.
-fn recover(source: Source<'_>, opened: &Opened) -> Result<Ready> {
+fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     let Source {
         env,
         dir,
@@ -204,6 +206,7 @@ fn recover(source: Source<'_>, opened: &Opened) -> Result<Ready> {
     let base = (found.end, found.last_ts.max(opened.image_hi_ts));
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
+    source.options.notices.extend(opened.fell_back.clone());
     source.ready(Some(log), base, replayed)
 }
 

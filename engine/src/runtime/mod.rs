@@ -60,6 +60,7 @@ pub(crate) struct Core {
     closed: AtomicBool,
     poison: Mutex<Option<String>>,
     poisoned: AtomicBool,
+    panicked: AtomicBool,
     pid: u32,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -101,6 +102,7 @@ impl Core {
             closed: AtomicBool::new(false),
             poison: Mutex::new(None),
             poisoned: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             pid: std::process::id(),
             lock: Mutex::new(parts.lock),
         })
@@ -215,6 +217,18 @@ impl Core {
         self.poison.lock().get_or_insert_with(|| cause.into());
         self.poisoned.store(true, Ordering::Release);
         self.prefix.wake_all();
+    }
+
+    /// As [`Core::poison`], after a panic: whoever panicked may have been leading a flush, so the
+    /// log is not waited for any more, not even at the end.
+    pub(crate) fn poison_by_panic(&self) {
+        self.panicked.store(true, Ordering::Release);
+        self.poison("a panic inside a commit");
+    }
+
+    /// True after a panic inside a commit.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
     }
 
     /// From now on reads and commits give `Closed`. False: they did before.

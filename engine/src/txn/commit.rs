@@ -23,6 +23,7 @@ use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::ring::RowKey;
 use crate::txn::snapshot::{check_floor, read_row};
+use crate::txn::sweep;
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Write;
 
@@ -63,6 +64,7 @@ impl Ticket {
             Place::Left(commit) => return Ok(commit),
             Place::At(lsn, ts) => (lsn, ts),
         };
+        let _guard = PanicGuard(core);
         let level = Core::wait_level(self.durability);
         let logged = core.log()?.wait(level, lsn).map_err(Error::from);
         if let Err(cause) = logged.and_then(|()| wait_applied(core, ts)) {
@@ -98,7 +100,7 @@ struct PanicGuard<'a>(&'a Core);
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison("a panic inside a commit");
+            self.0.poison_by_panic();
         }
     }
 }
@@ -280,5 +282,6 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     apply::commit(core, tx, place)?;
     tx.intents.release();
     core.prefix.mark(place.ts);
+    sweep::relieve(core);
     Ok(Place::At(place.end, place.ts))
 }

@@ -4,30 +4,46 @@
 //! [`commit`] places intents in [`recent`], validates, sequences in the log, applies to the trees
 //! and waits. A reader asks the leaf first and [`recent`] after it, never the other way round.
 
+#[cfg(not(loom))]
 pub(crate) mod commit;
+#[cfg(not(loom))]
 pub(crate) mod gate;
+#[cfg(not(loom))]
 pub(crate) mod intents;
 pub(crate) mod owner;
 pub(crate) mod positions;
 pub(crate) mod prefix;
+#[cfg(not(loom))]
 pub(crate) mod raw;
 pub(crate) mod recent;
+#[cfg(not(loom))]
 pub(crate) mod retry;
 pub(crate) mod ring;
+#[cfg(not(loom))]
 pub(crate) mod scan;
+#[cfg(not(loom))]
 pub(crate) mod snapshot;
+#[cfg(not(loom))]
 pub(crate) mod sweep;
+#[cfg(not(loom))]
 pub(crate) mod transaction;
+#[cfg(not(loom))]
 pub(crate) mod validate;
+#[cfg(not(loom))]
 pub(crate) mod write_set;
 
+#[cfg(not(loom))]
 pub use snapshot::Snapshot;
+#[cfg(not(loom))]
 pub use transaction::{Savepoint, Transaction};
 
 /// What can be read from: a [`Snapshot`] or a [`Transaction`]. Sealed.
+#[cfg(not(loom))]
 pub trait Read: raw::RawRead {}
 
+#[cfg(not(loom))]
 impl Read for Snapshot {}
+#[cfg(not(loom))]
 impl Read for Transaction {}
 
 /// What a write transaction may overlook of others that run at the same time.
@@ -41,5 +57,9 @@ pub enum Isolation {
     Serializable,
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(loom)]
+#[cfg(test)]
+mod models;
+#[cfg(not(loom))]
+#[cfg(test)]
 mod tests;

@@ -206,6 +206,8 @@ impl RawScan {
             Seen::Older(begin, value) => (begin, value.and_then(|value| pair(&value))),
             Seen::Gone => return Err(too_old(core, at)),
         };
+        // The leaf was copied a while ago; since then the index may have forgotten the row.
+        check_floor(core, at)?;
         if let Some(tentative) = &self.tentative {
             tentative.fetch_max(begin.0, Ordering::Relaxed);
         }

@@ -20,7 +20,6 @@ const STEP: usize = 256;
 /// One bounded step. True if there may be more to do.
 pub(crate) fn step(core: &Core) -> bool {
     let visible = core.visible_ts();
-    give_up_old_readers(core, visible);
     let horizon = core.reads.horizon_from(core.recent.floor(), visible);
     let mut ghosts: Vec<(TreeId, Arc<[u8]>)> = core.recent.take_leftover();
     let mut taken = 0;
@@ -38,13 +37,21 @@ pub(crate) fn step(core: &Core) -> bool {
     for (tree, key) in ghosts {
         // A ghost that still has its (idle) entry is one that an aborted intent left behind.
         core.recent.collect(tree, &key, horizon);
-        match purge(core, tree, &key) {
-            Ok(true) => count(&core.counters.ghosts_purged),
-            // A leaf that cannot be read keeps its ghost; a scan that meets it notes it again.
-            Ok(false) | Err(_) => {}
+        // A leaf that cannot be read keeps its ghost; a scan that meets it notes it again.
+        if let Ok(true) = purge(core, tree, &key) {
+            count(&core.counters.ghosts_purged);
         }
     }
-    taken == STEP
+    // Only what the horizon itself holds back is a reader's fault.
+    taken == STEP || give_up_old_reader(core, visible)
+}
+
+/// A step, if the index is above its budget: a commit calls it, so that commits cannot outrun the
+/// background thread.
+pub(crate) fn relieve(core: &Core) {
+    if bytes(core) > core.options.version_bytes {
+        step(core);
+    }
 }
 
 /// Bytes that versions, entries and the ring take, by estimate.
@@ -52,14 +59,14 @@ pub(crate) fn bytes(core: &Core) -> usize {
     core.recent.bytes() + core.ring.keys() * 32
 }
 
-/// Raises the floor above the oldest read position if it holds too much or too long.
-fn give_up_old_readers(core: &Core, visible: Ts) {
-    let floor = core.recent.floor();
-    let Some((oldest, taken_at)) = core.reads.oldest(floor) else {
-        return;
+/// Raises the floor above the oldest read position if it holds too much or too long. True if it
+/// did.
+fn give_up_old_reader(core: &Core, visible: Ts) -> bool {
+    let Some((oldest, taken_at)) = core.reads.oldest(core.recent.floor()) else {
+        return false;
     };
     if oldest >= visible {
-        return;
+        return false;
     }
     let over_budget = bytes(core) > core.options.version_bytes;
     let over_age = core.now().saturating_sub(taken_at) > core.options.snapshot_age;
@@ -67,4 +74,5 @@ fn give_up_old_readers(core: &Core, visible: Ts) {
         let next = core.reads.horizon_from(oldest.next(), visible);
         core.recent.raise_floor(next);
     }
+    over_budget || over_age
 }

@@ -276,7 +276,8 @@ pub trait Batch: Send + fmt::Debug {
     fn poll(&mut self) -> Vec<Completion>;
 
     /// Submits what was pushed, waits until at least one completion is there (if any request is in
-    /// flight) and returns all that are. Must not be called inside the epoch gate or under a latch (T4).
+    /// flight) and returns all that are. Must not be called inside the epoch gate or under a latch
+    /// (T4).
     fn wait(&mut self) -> Vec<Completion>;
 }
 

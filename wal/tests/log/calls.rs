@@ -43,8 +43,8 @@ fn commits_of_every_size_come_back() {
     assert_eq!(*open(&env).unwrap().numbers.last().unwrap(), 99);
 }
 
-// A lone writer pays one durable write per commit and parks never. Seen failing with `wait` that
-// parks before it looks for a flush to lead.
+// A lone writer pays one durable write per commit and parks never. Seen failing with `wait_step`
+// that never leads: it hangs.
 #[test]
 fn a_lone_writer_flushes_once_per_commit() {
     let (env, log) = fresh(LogOptions::default());
@@ -218,8 +218,7 @@ fn chunks_and_aborts_carry_their_run() {
     assert_eq!(seen, expected);
 }
 
-// 16 threads on real parking: every commit comes back, in groups. Seen failing (hanging) with the
-// lead not passed on at completion.
+// 16 threads on real parking: every commit comes back. Who wakes whom is proved in `loom.rs`.
 #[test]
 fn many_threads_commit_in_groups() {
     let (env, log) = fresh(LogOptions::default());
@@ -248,7 +247,7 @@ fn many_threads_commit_in_groups() {
 }
 
 // Nobody waits for durability: admission itself must flush when the buffer is full. Seen failing
-// (hanging) with `admit` that only parks.
+// (hanging) with `admit_step` that never leads.
 #[test]
 fn a_full_buffer_is_flushed_by_those_who_wait_for_room() {
     let options = LogOptions {

@@ -1,5 +1,7 @@
 //! Tests of the log on the simulated disk.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 mod calls;
 mod corrupt;
 mod crash;

@@ -79,7 +79,7 @@ fn a_reader_on_a_second_thread_sees_every_entry_once() {
     });
 }
 
-// Trimmed and recycled under a reader: `CursorLost`, never other bytes. Seen failing (Corrupt) with
+// Trimmed and recycled under a reader: `CursorLost`, never other bytes. Seen failing with
 // `check_kept` left out of `feed`.
 #[test]
 fn a_reader_whose_place_was_recycled_says_so() {
@@ -159,8 +159,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     // Mistake 6: consumers at random, trims at random, against the list of all entries. A consumer
     // reads everything in order as long as its lease holds; one that is lost is told, and the log
-    // does not grow for it. Seen failing with `limit` ignoring consumers, with a lease that never
-    // ends, and with segments trimmed by their own first position instead of the next one's.
+    // does not grow for it. Seen failing with `limit` ignoring consumers, and with segments trimmed
+    // by their own first position instead of the next one's.
     #[test]
     fn consumers_read_everything_while_their_lease_holds(
         steps in proptest::collection::vec(step(), 1..150),

@@ -40,7 +40,7 @@ fn a_failed_log_write_is_unknown_and_poisons_and_reads_go_on() {
     assert_eq!(db.outcome("id").unwrap(), Outcome::Unknown);
     assert_eq!(db.stats().unknown, 1);
     // A read of what may be lost does not leave a transaction as if it were certain.
-    let mut tx = db.begin();
+    let tx = db.begin();
     assert_eq!(
         rows.get(&tx, "a").unwrap().as_deref(),
         Some("2"),
@@ -177,8 +177,15 @@ fn a_panic_inside_a_commit_poisons() {
         tx.commit()
     }));
     sim.disk().off_io();
-    let _ = outcome;
-    // Wherever the panic struck, a reopen finds the acknowledged state or the one after it.
+    assert!(outcome.is_err());
+    assert_eq!(rows.all(&db.snapshot()), "a=1");
+    let error = db.write(|tx| rows.put(tx, "b", "1")).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Io, Outcome::Aborted)
+    );
+    assert!(error.to_string().contains("panic"), "{error}");
+    // A reopen finds the acknowledged state, or the one after it.
     let again = after_power_cut(&sim, 530);
     let db = sim_open(&again);
     let value = Rows::open(&db, "t").all(&db.snapshot());
@@ -244,7 +251,7 @@ fn a_read_only_open_reads_and_takes_no_writes() {
         .read_only(true)
         .open("/db")
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ReadOnly, "it needs recovery");
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error:?}");
     db.close().unwrap();
     drop(db);
     let db = sim_builder(&sim).read_only(true).open("/db").unwrap();

@@ -204,12 +204,12 @@ fn retries_are_bounded_and_application_errors_pass_through() {
     assert_eq!(rows.get(&db.snapshot(), "x").unwrap().as_deref(), Some("1"));
 
     let mut runs = 0;
-    let outcome: Result<((), crate::Commit), Mine> = db.writer().retries(3).run(|tx| {
+    let writer = db.writer().retries(3).isolation(Isolation::Serializable);
+    let outcome: Result<((), crate::Commit), Mine> = writer.run(|tx| {
         runs += 1;
-        rows.get(tx, "x")?;
-        db.write(|tx| rows.put(tx, "y", &runs.to_string()))?;
-        rows.get(tx, "y")?;
-        rows.put(tx, "y", "mine")?;
+        rows.range(tx, "m", "p", false)?;
+        db.write(|tx| rows.put(tx, "n", &runs.to_string()))?;
+        rows.put(tx, "z", "mine")?;
         Ok(())
     });
     match outcome {

@@ -1,8 +1,8 @@
 //! Batches of the simulated disk: requests that end in any order.
 //!
 //! A write is live from `submit` on, so a crash may keep any selection of what is in flight. The
-//! requests end, and their completions are handed out, in the order that
-//! [`CompletionOrder`](super::CompletionOrder) names; the buffer of a read holds garbage until then.
+//! requests end, and their completions are handed out, in the order that [`CompletionOrder`] names;
+//! the buffer of a read holds garbage until then.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -90,7 +90,10 @@ impl SimFile {
                 let sectors = bytes.len() / SECTOR + 1;
                 let kept = self.shared.control.lock().rng.below(sectors) * SECTOR;
                 if self.writable && kept > 0 {
-                    self.change_data(offset, &bytes[..kept]);
+                    // The request has ended: what it left is covered by the next sync, and replaced
+                    // by whatever is written over it.
+                    let seqs = self.change_data(offset, &bytes[..kept]);
+                    self.shared.state.lock().finish(&seqs);
                 }
                 return Err(error);
             }
