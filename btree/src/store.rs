@@ -53,7 +53,11 @@ pub struct StoreOptions {
 /// Hears of freed slots: data file, byte offset, bytes.
 #[cfg(feature = "sim")]
 #[derive(Clone)]
-pub struct FreedHook(pub Arc<dyn Fn(&Path, u64, usize) + Send + Sync>);
+pub struct FreedHook(pub Arc<OnFreed>);
+
+/// What a [`FreedHook`] calls.
+#[cfg(feature = "sim")]
+pub type OnFreed = dyn Fn(&Path, u64, usize) + Send + Sync;
 
 #[cfg(feature = "sim")]
 impl std::fmt::Debug for FreedHook {

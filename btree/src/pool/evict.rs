@@ -43,7 +43,6 @@ impl Pool {
     pub fn relieve(&self) -> Result<(), StoreError> {
         self.reserve_ids()?;
         let class = self.wanted_class();
-        // Also if there is a free frame: whoever asks needed more of them at once than there were.
         if self.evict(class)? > 0 {
             return Ok(());
         }
@@ -87,7 +86,12 @@ impl Pool {
         if !frozen.is_empty() {
             victims = frozen;
         }
-        Ok(freed + self.write_victims(victims, true)?)
+        match self.write_victims(victims, true) {
+            Ok(more) => Ok(freed + more),
+            // There is room all the same; who finds none next time hears of it.
+            Err(_) if freed > 0 => Ok(freed),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes up to a batch of pages that were not used lately, and keeps them in memory: later
@@ -102,12 +106,16 @@ impl Pool {
                 break;
             }
         }
-        self.write_victims(victims, true)?;
+        self.write_victims(victims, false)?;
         Ok(self.counters.evicted_dirty.load(Ordering::Relaxed) - before)
     }
 
     /// Writes victims of any classes and waits for them.
-    fn write_victims(&self, mut victims: Vec<Victim>, drop: bool) -> Result<u64, StoreError> {
+    fn write_victims(
+        &self,
+        mut victims: Vec<Victim>,
+        drop_frames: bool,
+    ) -> Result<u64, StoreError> {
         if victims.is_empty() {
             return Ok(0);
         }
@@ -120,7 +128,7 @@ impl Pool {
                 break;
             }
         }
-        let settled = out.finish(self, drop)?;
+        let settled = out.finish(self, drop_frames)?;
         self.counters
             .evicted_dirty
             .fetch_add(settled.written, Ordering::Relaxed);

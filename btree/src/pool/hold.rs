@@ -27,7 +27,6 @@ pub struct Opt<'a> {
 /// A page held exclusively, dirty, in its epoch. Dropping it unlatches and bumps the version.
 #[derive(Debug)]
 pub struct Excl<'a> {
-    pub(super) pool: &'a Pool,
     pub(super) id: PageId,
     pub(super) entry: Entry<'a>,
     pub(super) frame: FrameWord,
@@ -78,7 +77,6 @@ impl<'a> Opt<'a> {
         }
         match self.make_dirty(guard.epoch(), structure) {
             Ok((frame, epoch, words)) => Ok(Excl {
-                pool: self.pool,
                 id: self.id,
                 entry: self.entry,
                 frame,

@@ -94,7 +94,6 @@ impl Pool {
     }
 
     /// Reads a slot and judges what lies there. The outer error is the device's.
-    #[expect(clippy::type_complexity, reason = "a page and the verdict on it")]
     pub(crate) fn read_slot(
         &self,
         id: PageId,

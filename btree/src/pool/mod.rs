@@ -294,7 +294,6 @@ impl Pool {
         self.counters.resident.fetch_add(1, Ordering::Relaxed);
         self.counters.dirtied(class);
         Ok(Excl {
-            pool: self,
             id,
             entry,
             frame: frame_word,

@@ -54,11 +54,6 @@ pub(crate) fn file_of(slot: Slot) -> (usize, u64) {
     }
 }
 
-/// Zones that lie in data file `file` when it is full.
-pub(crate) fn zones_through(file: usize) -> usize {
-    69 + 64 * file
-}
-
 /// One zone's bitmap.
 #[derive(Debug, Default)]
 struct Zone {
@@ -255,6 +250,11 @@ impl Zones {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Zones that lie in the data files up to this one when it is full.
+    fn zones_through(file: usize) -> usize {
+        69 + 64 * file
+    }
 
     #[test]
     fn zones_double_and_never_cross_a_file() {

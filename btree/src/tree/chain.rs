@@ -20,9 +20,19 @@ impl Tails for ChainTails<'_> {
     type Error = Stall;
 
     fn compare(&self, tail: OverflowRef, rest: &[u8]) -> Result<Ordering, Stall> {
-        let mut bytes = Vec::new();
-        self.0.read_chain(tail, &mut bytes)?;
-        Ok(bytes.as_slice().cmp(rest))
+        // Page by page: mostly the first one tells.
+        let mut order = Ordering::Equal;
+        let mut left = rest;
+        self.0.walk_chain(tail, &mut |view, len| {
+            let (here, after) = left.split_at(left.len().min(len));
+            order = view.compare(HEADER_LEN, len, here);
+            left = after;
+            order == Ordering::Equal
+        })?;
+        if order == Ordering::Equal && !left.is_empty() {
+            return Ok(Ordering::Less);
+        }
+        Ok(order)
     }
 }
 
@@ -34,8 +44,19 @@ pub(super) struct NewChain<'a> {
 
 impl Tree {
     /// Appends the bytes of a chain to `out`. `Corrupt` must not be believed before the page that
-    /// named the chain was validated. Bounded: each page must say its place in this very chain.
+    /// named the chain was validated.
     pub(super) fn read_chain(&self, chain: OverflowRef, out: &mut Vec<u8>) -> Result<(), Stall> {
+        self.walk_chain(chain, &mut |view, len| view.append_to(HEADER_LEN, len, out))
+    }
+
+    /// Shows each page of a chain and the length of its data to `look`, which says whether to go on.
+    /// What it saw counts only if the walk ends well. Bounded: each page must say its place in this
+    /// very chain.
+    fn walk_chain(
+        &self,
+        chain: OverflowRef,
+        look: &mut dyn FnMut(PageView<'_>, usize) -> bool,
+    ) -> Result<(), Stall> {
         let mut id = chain.first;
         let size = self.class.bytes();
         if chain.len == 0 || chain.len as usize > overflow::CHAIN_MAX {
@@ -45,20 +66,19 @@ impl Tree {
             let page = self.pool.optimistic(id)?;
             let view = PageView::new(page.words());
             let link = Link::read(view);
-            let fits = page_id(view) == id
-                && tree(view) == self.id.0
-                && link.is_some_and(|link| link.fits(size, chain, index));
-            let len = link.map_or(0, |link| link.len);
-            let before = out.len();
-            let copied = fits && view.append_to(HEADER_LEN, len, out);
+            let mine = page_id(view) == id && tree(view) == self.id.0;
+            let fits = link.filter(|link| mine && link.fits(size, chain, index));
+            let go_on = fits.is_some_and(|link| look(view, link.len));
             if !page.validate() {
-                out.truncate(before);
                 return Err(Stall::Latched);
             }
-            let Some(link) = link.filter(|_| copied) else {
+            let Some(fits) = fits else {
                 return Err(self.bad_chain(chain, id, &format!("page {index} of it"), &link));
             };
-            id = link.next;
+            if !go_on {
+                return Ok(());
+            }
+            id = fits.next;
         }
         Ok(())
     }

@@ -11,11 +11,12 @@ use std::ops::{Bound, Range};
 
 use crate::error::StoreError;
 use crate::page::image::{Entry, PageCopy};
-use crate::page::leaf::ROW_OVERFLOW;
+use crate::page::leaf::{self, ROW_OVERFLOW};
 use crate::page::overflow::OverflowRef;
 use crate::page::view::PageView;
 use crate::pool::{Opt, Stall};
 
+use super::chain::ChainTails;
 use super::search::{Target, row_flags};
 use super::{RowFlags, Tree};
 
@@ -203,12 +204,13 @@ impl Cursor {
         if !page.validate() {
             return Err(Stall::Latched);
         }
-        let n = copy.n();
-        for step in 0..n {
-            let place = if self.direction == Direction::Forward {
-                step
+        let places = self.places(&page, copy.n())?;
+        let forward = self.direction == Direction::Forward;
+        for step in 0..places.len() {
+            let place = if forward {
+                places.start + step
             } else {
-                n - 1 - step
+                places.end - 1 - step
             };
             match self.append(rows, &page, &copy.entry(place)) {
                 Ok(true) => {}
@@ -237,6 +239,35 @@ impl Cursor {
             return Err(Stall::Latched);
         }
         Ok(Next::Fence(whole))
+    }
+
+    /// The rows of a leaf of `n` rows that lie on the right side of the near bound: searched for, so
+    /// that few long keys are read.
+    fn places(&self, page: &Opt<'_>, n: usize) -> Result<Range<usize>, Stall> {
+        let near = match self.direction {
+            Direction::Forward => &self.lower,
+            Direction::Backward => &self.upper,
+        };
+        let (Bound::Included(key) | Bound::Excluded(key)) = near else {
+            return Ok(0..n);
+        };
+        let view = PageView::new(page.words());
+        let found = self
+            .tree
+            .believe(page, leaf::find(view, key, &ChainTails(&self.tree)))?;
+        if !page.validate() {
+            return Err(Stall::Latched);
+        }
+        let with_key = matches!(near, Bound::Included(_));
+        let split = match found {
+            Ok(i) if with_key == (self.direction == Direction::Backward) => i + 1,
+            Ok(i) | Err(i) => i,
+        };
+        Ok(if self.direction == Direction::Forward {
+            split..n
+        } else {
+            0..split
+        })
     }
 
     /// Appends a row if it lies between the bounds. False if it lies beyond the far one.

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use terrane_wal::lsn::TreeId;
 
 use super::cursor::LeafRows;
+use super::search::Target;
 use super::*;
 use crate::check::check_tree;
 
@@ -211,4 +212,145 @@ fn a_dropped_tree_leaves_no_page() {
     tree.drop_contents().unwrap();
     let error = tree.get(b"x", &mut Vec::new()).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+}
+
+/// Changes the bytes of a page behind the tree's back.
+fn damage(tree: &Tree, id: PageId, change: &dyn Fn(&mut PageEdit<'_>)) {
+    let guard = tree.pool.enter();
+    let page = tree
+        .pool
+        .optimistic(id)
+        .ok()
+        .unwrap()
+        .upgrade(&guard)
+        .ok()
+        .unwrap();
+    change(&mut PageEdit::new(page.words()));
+}
+
+/// What a bad pointer leads to: get, update, both cursors and check each say Corrupt, and end.
+fn all_say_corrupt(tree: &Tree, key: &[u8], what: &str) {
+    let corrupt = |result: Result<(), StoreError>, who: &str| match result {
+        Err(StoreError::Corrupt(corruption)) => {
+            assert_eq!(corruption.tree, Some(TreeId(256)), "{who}");
+            assert!(corruption.page.is_some(), "{who}");
+            assert_eq!(corruption.what, what, "{who}");
+        }
+        other => panic!("{who}: {other:?}"),
+    };
+    let get = tree.get(key, &mut Vec::new());
+    corrupt(get.map(|_| ()), "get");
+    for direction in [Direction::Forward, Direction::Backward] {
+        let bound = Bound::Included(key);
+        let mut cursor = tree.cursor(bound, bound, direction);
+        corrupt(
+            cursor.next_leaf(&mut LeafRows::default()).map(|_| ()),
+            "cursor",
+        );
+    }
+    let mut findings = 0;
+    let report = check_tree(tree, &mut BTreeSet::new(), &mut |_| findings += 1).unwrap();
+    assert!(findings > 0 && report.findings == findings);
+}
+
+#[test]
+fn a_bad_child_is_corrupt_and_the_others_still_work() {
+    let branches = |tree: &Tree| {
+        let path = tree.locate(Target::Key(&[0]), 1).ok().unwrap();
+        (
+            path.parent.map(|(page, _)| page.id()).unwrap(),
+            path.page.id(),
+        )
+    };
+    // Long separators, so that few rows make three levels.
+    let key = |i: u64| [&(i / 8).to_be_bytes()[..], &[0; 900], &[i as u8 % 8]].concat();
+    let fresh = || {
+        let tree = tree(Class::K8);
+        for i in 0..200 {
+            put(&tree, &key(i), &[5; 1000]);
+        }
+        assert!(check(&tree).height >= 3);
+        tree
+    };
+    let (other, wrong) = {
+        let tree = fresh();
+        (
+            tree.root,
+            tree.locate(Target::Last, 0).ok().unwrap().page.id(),
+        )
+    };
+    // To the tree's root (an ancestor), to a page that is not in the map, to a leaf of another
+    // parent's, and, in the branch above the leaves, to the branch itself.
+    for (pointer, high) in [
+        (other, false),
+        (PageId(1 << 30), false),
+        (wrong, true),
+        (PageId(u64::MAX), true),
+    ] {
+        let tree = fresh();
+        let (root, branch) = branches(&tree);
+        let page = if high { root } else { branch };
+        damage(&tree, page, &|edit| {
+            crate::page::branch::set_child(edit, 0, pointer)
+        });
+        all_say_corrupt(&tree, &key(0), "page");
+        assert!(tree.update(&key(0), &mut |_| Edit::Remove).is_err());
+        assert_eq!(get(&tree, &key(199)), Some(vec![5; 1000]));
+        assert_eq!(get(&tree, &key(150)), Some(vec![5; 1000]));
+    }
+    let tree = fresh();
+    let (_, branch) = branches(&tree);
+    damage(&tree, branch, &|edit| {
+        crate::page::branch::set_child(edit, 0, branch)
+    });
+    all_say_corrupt(&tree, &key(0), "page");
+    // Two places with one child: no descent sees it, the check does.
+    let tree = fresh();
+    let (_, branch) = branches(&tree);
+    damage(&tree, branch, &|edit| {
+        let second = crate::page::branch::child(edit.view(), 1);
+        crate::page::branch::set_child(edit, 0, second);
+    });
+    let mut findings = Vec::new();
+    check_tree(&tree, &mut BTreeSet::new(), &mut |one| {
+        findings.push(one.error)
+    })
+    .unwrap();
+    assert!(!findings.is_empty());
+}
+
+#[test]
+fn a_bad_chain_is_corrupt() {
+    use crate::page::header::{OFF_HEAP_TOP, OFF_HINTS, OFF_UPPER_CHILD};
+    let fresh = || {
+        let tree = tree(Class::K8);
+        for i in 0..10u8 {
+            put(&tree, &[i], &vec![i; 40_000]);
+        }
+        let page = tree.locate(Target::Key(&[3]), 0).ok().unwrap().page;
+        let view = PageView::new(page.words());
+        let place = crate::page::leaf::find(view, &[3], &super::chain::ChainTails(&tree));
+        let row = crate::page::leaf::row(view, place.ok().unwrap().unwrap());
+        let first = row.overflow(view).unwrap().first;
+        let page = tree.pool.optimistic(first).ok().unwrap();
+        let second = PageId(PageView::new(page.words()).u64_at(OFF_UPPER_CHILD));
+        (tree.clone(), first, second)
+    };
+    type Change<'a> = &'a dyn Fn(&mut PageEdit<'_>, PageId, PageId);
+    let changes: [Change<'_>; 7] = [
+        // A loop, to itself and back; an end too early; a page of another chain; of another length.
+        &|edit, _, second| edit.put_u64(OFF_UPPER_CHILD, second.0),
+        &|edit, first, _| edit.put_u64(OFF_UPPER_CHILD, first.0),
+        &|edit, _, _| edit.put_u64(OFF_UPPER_CHILD, 0),
+        &|edit, _, _| edit.put_u32(OFF_HINTS, 0),
+        &|edit, _, _| edit.put_u32(OFF_HINTS + 4, 40_001),
+        &|edit, _, _| edit.put_u32(OFF_HEAP_TOP, 500),
+        &|edit, _, _| edit.put_u8(6, LEAF),
+    ];
+    for change in changes {
+        let (tree, first, second) = fresh();
+        damage(&tree, second, &|edit| change(edit, first, second));
+        all_say_corrupt(&tree, &[3], "overflow");
+        assert_eq!(get(&tree, &[4]), Some(vec![4; 40_000]));
+    }
 }

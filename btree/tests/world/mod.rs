@@ -94,6 +94,9 @@ impl World {
 
     /// Checkpoints, one after the other, until `done`. Returns how many.
     pub fn checkpoint_until(&self, done: &AtomicBool) -> usize {
+        if self.store.is_none() {
+            return 1;
+        }
         let mut count = 0;
         while !done.load(Ordering::Relaxed) {
             self.checkpoint();
