@@ -65,7 +65,12 @@ impl Pool {
         let goal = (class.bytes() * (blocks / 16).clamp(2, 64)) as u64;
         let mut victims = Vec::new();
         let mut freed = 0;
-        for _ in 0..2 * blocks {
+        for step in 0..2 * blocks {
+            // A page that nobody looked at for a round, dirty as it is, goes before a clean one that
+            // lost its mark just now: otherwise the pages in use would drive out each other.
+            if step >= blocks && !victims.is_empty() {
+                break;
+            }
             let at = self.hand.fetch_add(1, Ordering::Relaxed) % blocks * block;
             match self.clear_block(at, block, &mut victims) {
                 Cleared::Freed(bytes) => freed += bytes,
