@@ -73,7 +73,7 @@ impl EntryBuilder {
         self.push(tree, schema, flags, body);
     }
 
-    /// Ends the entry: a transaction whose outcome is remembered under `idempotency` (may be empty).
+    /// Ends the entry: a transaction whose outcome is remembered under `idempotency`, if not empty.
     /// Panics if it has more than 64 bytes: the caller has checked its argument.
     #[must_use]
     pub fn commit(self, idempotency: &[u8]) -> Entry {

@@ -6,8 +6,8 @@
 //! board lock: complete: durable moves on, the covered wake up
 //! ```
 //!
-//! The tail lock orders frames: the order of takes is the order on disk and in the chain (L1). It is
-//! held for a copy, never over I/O.
+//! The tail lock orders frames: the order of takes is the order on disk and in the chain (L1). It
+//! is held for a copy, never over I/O.
 //!
 //! Invariants: a block is written once in a segment's life (L2); a frame lies in one segment; a
 //! segment's header goes to disk together with its first frame.

@@ -4,8 +4,9 @@
 //! | header 128 | payload: a slice of the record stream | zeros to a multiple of 4096 |
 //! ```
 //!
-//! Invariants (L1): a frame names its segment's salt and the header crc of the frame before it, also
-//! across segments, so that stale frames of a recycled segment and gaps are told apart from the log.
+//! Invariants (L1): a frame names its segment's salt and the header crc of the frame before it,
+//! also across segments, so that stale frames of a recycled segment and gaps are told apart from
+//! the log.
 //! A frame is never rewritten. Nothing is allocated by a length that was read.
 
 use std::fmt;

@@ -5,8 +5,8 @@
 //! | header 32 | body ... trailer 16 |     the terminal record that ends an entry
 //! ```
 //!
-//! Records follow each other unpadded, so headers are read unaligned. Every row record is blind: its
-//! value is the result, so that replay runs no user code. Byte tables: the format guide.
+//! Records follow each other unpadded, so headers are read unaligned. Every row record is blind:
+//! its value is the result, so that replay runs no user code. Byte tables: the format guide.
 //!
 //! Invariants: a record is decoded only if its length, type, reserved bytes and body are exactly as
 //! the tables say; nothing is allocated by a length that was read.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment k:   | F1 | F2 | F3 bad | F4 |        F4 vouches for at most what was durable when it
-//! segment k+1: | F5 | ...                       was built: beyond F2's end? Corrupt. Else: the end.
+//! segment k+1: | F5 | ...                       was built. Beyond F2's end: Corrupt; else the end.
 //! ```
 //!
 //! L2: a bad frame ends the log only if no later frame, in the rest of its segment at any block

@@ -212,7 +212,8 @@ fn async_commit_in_front_of_parked_waiters() {
 }
 
 // A take that is cut inside the filled prefix leaves work behind: a waiter must take it up, also if
-// the leader's own entry was covered. Seen failing (deadlock) with the lead not passed in `complete`.
+// the leader's own entry was covered. Seen failing (deadlock) with the lead not passed
+// in `complete`.
 #[test]
 fn a_cut_take_leaves_nobody_behind() {
     loom::model(|| {

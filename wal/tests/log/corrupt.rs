@@ -1,4 +1,4 @@
-//! Damage that is not a power cut: what was acknowledged is Corrupt, never cut (testing rows 74-76).
+//! Damage that is not a power cut: what was acknowledged is Corrupt, never cut (rows 74 to 76).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -117,9 +117,9 @@ fn workload(seed: u64, caps: CrashCaps) -> (Vec<Cut>, BTreeMap<Lsn, u64>, terran
 }
 
 // Every I/O boundary of commits in groups, of segment switches and of trim and recycling, all
-// kinds of images; then a second crash inside the recovery. Seen failing with: completion before the
-// write, `durable` passing over flights that are not done, and frames written without the durable
-// flag.
+// kinds of images; then a second crash inside the recovery. Seen failing with: completion before
+// the write, `durable` passing over flights that are not done, and frames written without the
+// durable flag.
 #[test]
 fn every_boundary_recovers_a_prefix_with_all_acknowledged() {
     let mut kinds: BTreeMap<ImageKind, u64> = BTreeMap::new();

@@ -207,7 +207,10 @@ fn each_flipped_byte_is_noticed_even_with_a_right_crc() {
     let free: Vec<usize> = (8..16).chain(33..40).collect();
     assert_eq!(first.collect::<Vec<_>>(), free);
     // Of the trailer only the number of chunks is free.
-    let trailer: Vec<usize> = unnoticed.into_iter().filter(|at| *at >= len - 16).collect();
+    let trailer: Vec<usize> = unnoticed
+        .into_iter()
+        .filter(|at| (len - 16..len - 4).contains(at))
+        .collect();
     assert_eq!(trailer, [len - 12, len - 11, len - 10, len - 9]);
 }
 
