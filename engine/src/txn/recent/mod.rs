@@ -55,11 +55,20 @@ struct Entry {
 type Rows = BTreeMap<Arc<[u8]>, Entry>;
 
 /// One shard; its own cache line matters less than its own mutex.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     rows: Mutex<BTreeMap<TreeId, Rows>>,
     /// Entries in `rows`; read without the lock by readers whose leaf row has its bit set.
     entries: AtomicUsize,
+}
+
+impl Shard {
+    fn new() -> Shard {
+        Shard {
+            rows: Mutex::new(BTreeMap::new()),
+            entries: AtomicUsize::new(0),
+        }
+    }
 }
 
 /// What a reader of a leaf row with a set versioned bit is told.
@@ -113,7 +122,7 @@ impl Recent {
     /// An empty index: every row is visible to all.
     pub(crate) fn new() -> Recent {
         Recent {
-            shards: (0..RECENT_SHARDS).map(|_| Shard::default()).collect(),
+            shards: (0..RECENT_SHARDS).map(|_| Shard::new()).collect(),
             bytes: AtomicUsize::new(0),
             floor: AtomicU64::new(0),
             swept: AtomicU64::new(0),
