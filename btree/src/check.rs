@@ -2,9 +2,10 @@
 //! other.
 //!
 //! A page alone is [`crate::page::verify`]'s matter. Here: a child's fences are its parent's
-//! separators (T1), levels fall by one, every page is reached once, each chain has the pages and the
-//! length that its row or separator says. The tree must not change meanwhile. A bad page is reported
-//! and its subtree left out; the rest is checked. Work is bounded: each page is visited at most once.
+//! separators (T1), levels fall by one, every page is reached once, each chain has the pages and
+//! the length that its row or separator says. The tree must not change meanwhile. A bad page is
+//! reported and its subtree left out; the rest is checked. Work is bounded: each page is visited at
+//! most once.
 
 use std::collections::BTreeSet;
 
@@ -72,9 +73,9 @@ struct Check<'a> {
     last: Option<Vec<u8>>,
 }
 
-/// Checks `tree`, calls `found` for everything wrong, and adds each page reached to `reached` (which
-/// may hold those of other trees: a page of two trees is a finding). `Err` only if a page cannot be
-/// had for want of memory or by a failing device.
+/// Checks `tree`, calls `found` for everything wrong, and adds each page reached to `reached`
+/// (which may hold those of other trees: a page of two trees is a finding). `Err` only if a page
+/// cannot be had for want of memory or by a failing device.
 pub fn check_tree(
     tree: &Tree,
     reached: &mut BTreeSet<PageId>,

@@ -1,10 +1,10 @@
 //! What a valid page is.
 //!
 //! A page passes here once, when it comes from disk, and from then on its offsets are believed; so
-//! everything that reading or changing a page relies on is checked: every slot, entry and fence lies
-//! inside the heap and overlaps no other, keys rise and lie between the fences (T1), heads and hints
-//! say what the keys say, and the garbage counter is exact. Identity (which page of which tree) and
-//! the crc against the map are the pool's matter (T3).
+//! everything that reading or changing a page relies on is checked: every slot, entry and fence
+//! lies inside the heap and overlaps no other, keys rise and lie between the fences (T1), heads and
+//! hints say what the keys say, and the garbage counter is exact. Identity (which page of which
+//! tree) and the crc against the map are the pool's matter (T3).
 //!
 //! Work is bounded by the page: O(n log n) in its slots, no recursion, no reference followed.
 

@@ -49,9 +49,9 @@ impl Tree {
         self.walk_chain(chain, &mut |view, len| view.append_to(HEADER_LEN, len, out))
     }
 
-    /// Shows each page of a chain and the length of its data to `look`, which says whether to go on.
-    /// What it saw counts only if the walk ends well. Bounded: each page must say its place in this
-    /// very chain.
+    /// Shows each page of a chain and the length of its data to `look`, which says whether to go
+    /// on. What it saw counts only if the walk ends well. Bounded: each page must say its place in
+    /// this very chain.
     fn walk_chain(
         &self,
         chain: OverflowRef,

@@ -2,10 +2,10 @@
 //!
 //! A cursor holds no latch and no page between calls: it remembers the key from which it goes on.
 //! Each call goes down from the root, copies one leaf, validates the copy once, and takes its fence
-//! as the next key (T1), so splits, merges and removals in between neither repeat a row nor skip one
-//! that was there all the time. Long values and keys are read after the copy and believed only if
-//! the leaf is still the same; if memory does not hold them all at once, the rows read so far are
-//! given out and the cursor goes on behind them.
+//! as the next key (T1), so splits, merges and removals in between neither repeat a row nor skip
+//! one that was there all the time. Long values and keys are read after the copy and believed only
+//! if the leaf is still the same; if memory does not hold them all at once, the rows read so far
+//! are given out and the cursor goes on behind them.
 
 use std::ops::{Bound, Range};
 
@@ -241,8 +241,8 @@ impl Cursor {
         Ok(Next::Fence(whole))
     }
 
-    /// The rows of a leaf of `n` rows that lie on the right side of the near bound: searched for, so
-    /// that few long keys are read.
+    /// The rows of a leaf of `n` rows that lie on the right side of the near bound: searched for,
+    /// so that few long keys are read.
     fn places(&self, page: &Opt<'_>, n: usize) -> Result<Range<usize>, Stall> {
         let near = match self.direction {
             Direction::Forward => &self.lower,

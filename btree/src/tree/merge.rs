@@ -1,10 +1,10 @@
 //! Merging a page that became sparse into a neighbour, and taking a root's only child up.
 //!
 //! A merge latches the parent, the left page and the right page in one epoch (T2). The left page's
-//! entries move into the right page; the left page and, in a leaf's case, the chain of the separator
-//! between them end. A merge is housekeeping: the row is long removed, so a merge that cannot be
-//! made (the neighbour is full, or cannot be read) is left for the next removal, and no error of it
-//! reaches whoever removed the row.
+//! entries move into the right page; the left page and, in a leaf's case, the chain of the
+//! separator between them end. A merge is housekeeping: the row is long removed, so a merge that
+//! cannot be made (the neighbour is full, or cannot be read) is left for the next removal, and no
+//! error of it reaches whoever removed the row.
 
 use crate::ids::PageId;
 use crate::page::branch;

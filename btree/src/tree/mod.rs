@@ -2,8 +2,8 @@
 //!
 //! - [`search`]: the way down, by optimistic lock coupling; `get`.
 //! - [`update`]: one row changed under its leaf's latch; [`chain`]: bytes too long for a page.
-//! - [`split`], [`merge`]: changes of structure. Each latches all its pages and reserves all its new
-//!   ones in one epoch before it changes the first byte, or starts again (T2).
+//! - [`split`], [`merge`]: changes of structure. Each latches all its pages and reserves all its
+//!   new ones in one epoch before it changes the first byte, or starts again (T2).
 //! - [`cursor`]: rows in order, a leaf at a time.
 //!
 //! Nothing waits inside the gate or under a latch (T4): whatever cannot go on returns a [`Stall`],
@@ -163,9 +163,9 @@ impl Tree {
         Cursor::new(self.clone(), lower, upper, direction)
     }
 
-    /// Ends the tree: removes every row, and with them every page, at last the root. Nobody may name
-    /// the tree any more. Each step is a change like any other, so a checkpoint may cut between any
-    /// two of them. O(rows).
+    /// Ends the tree: removes every row, and with them every page, at last the root. Nobody may
+    /// name the tree any more. Each step is a change like any other, so a checkpoint may cut
+    /// between any two of them. O(rows).
     pub fn drop_contents(&self) -> Result<(), StoreError> {
         let mut rows = cursor::LeafRows::default();
         loop {

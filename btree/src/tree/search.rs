@@ -2,8 +2,8 @@
 //!
 //! At each branch: read the child's id, validate the branch (so the id is one that stood there),
 //! look at the child, validate the branch again (so the child was its child when the look began).
-//! A descent is bounded by the levels written in the pages: each child must be one below its parent,
-//! so no pointer, however wrong, leads in a circle.
+//! A descent is bounded by the levels written in the pages: each child must be one below its
+//! parent, so no pointer, however wrong, leads in a circle.
 
 use crate::error::{Corruption, StoreError};
 use crate::ids::PageId;

@@ -1,9 +1,10 @@
 //! Splitting a page in two, and growing a root.
 //!
-//! A split latches the parent and the page, reserves the right page (and, for a very long separator,
-//! its chain), all in one epoch (T2), and only then writes. The left half keeps the page's id. A
-//! full parent is split first, as a change of its own. A root has no parent: its content moves down
-//! into one new child, which is then split as any other page, so the root's id never changes.
+//! A split latches the parent and the page, reserves the right page (and, for a very long
+//! separator, its chain), all in one epoch (T2), and only then writes. The left half keeps the
+//! page's id. A full parent is split first, as a change of its own. A root has no parent: its
+//! content moves down into one new child, which is then split as any other page, so the root's id
+//! never changes.
 
 use crate::error::StoreError;
 use crate::page::branch;
@@ -284,7 +285,7 @@ fn middle(copy: &PageCopy, first: usize, end: usize) -> (usize, usize, usize) {
     let (mut best, mut best_left) = (first, sizes[..first].iter().sum());
     let mut left: usize = best_left;
     let (mut from, mut to) = (usize::MAX, 0);
-    for at in first..end {
+    for (at, size) in sizes.iter().enumerate().take(end).skip(first) {
         if uneven(left) < uneven(best_left) {
             (best, best_left) = (at, left);
         }
@@ -293,7 +294,7 @@ fn middle(copy: &PageCopy, first: usize, end: usize) -> (usize, usize, usize) {
             from = from.min(at);
             to = to.max(at + 1);
         }
-        left += sizes[at];
+        left += size;
     }
     (from.min(best), best, to.max(best + 1))
 }

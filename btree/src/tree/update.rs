@@ -1,8 +1,8 @@
 //! One row changed under its leaf's exclusive latch.
 //!
 //! Most changes stay inside the leaf. Those that write or end an overflow chain are changes of
-//! structure (T2): the first attempt finds out, the second latches and reserves everything before it
-//! changes anything. A row that does not fit is told to [`super::split`], a leaf that became too
+//! structure (T2): the first attempt finds out, the second latches and reserves everything before
+//! it changes anything. A row that does not fit is told to [`super::split`], a leaf that became too
 //! empty to [`super::merge`], each its own change, and the row is tried again.
 
 use crate::error::StoreError;

@@ -34,9 +34,9 @@ impl LogView for NoLog {
 }
 
 /// A tree and what it lives in.
-pub struct World {
+pub(crate) struct World {
     /// The tree.
-    pub tree: Tree,
+    pub(crate) tree: Tree,
     class: Class,
     store: Option<(Store, Env)>,
 }
@@ -52,7 +52,7 @@ fn tiny(class: Class) -> StoreOptions {
 
 impl World {
     /// A tree in memory.
-    pub fn in_memory(class: Class) -> World {
+    pub(crate) fn in_memory(class: Class) -> World {
         World {
             tree: Tree::in_memory(TREE, class, 256 << 20).unwrap(),
             class,
@@ -61,7 +61,7 @@ impl World {
     }
 
     /// A tree in a store with 64 frames.
-    pub fn tiny(class: Class) -> World {
+    pub(crate) fn tiny(class: Class) -> World {
         let env = Env {
             disk: Arc::new(SimDisk::new()),
             clock: Arc::new(SystemClock::new()),
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// One checkpoint, if there is a disk.
-    pub fn checkpoint(&self) {
+    pub(crate) fn checkpoint(&self) {
         if let Some((store, _)) = &self.store {
             let mut checkpoint = store.begin_checkpoint(Arc::new(NoLog)).unwrap();
             loop {
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Checkpoints, one after the other, until `done`. Returns how many.
-    pub fn checkpoint_until(&self, done: &AtomicBool) -> usize {
+    pub(crate) fn checkpoint_until(&self, done: &AtomicBool) -> usize {
         if self.store.is_none() {
             return 1;
         }
@@ -107,7 +107,7 @@ impl World {
     }
 
     /// A checkpoint, and the same tree from its image.
-    pub fn reopen(self) -> World {
+    pub(crate) fn reopen(self) -> World {
         self.checkpoint();
         let Some((store, env)) = self.store else {
             return self;
@@ -123,14 +123,14 @@ impl World {
     }
 
     /// Pages that were evicted so far.
-    pub fn evicted(&self) -> u64 {
+    pub(crate) fn evicted(&self) -> u64 {
         self.store
             .as_ref()
             .map_or(0, |(store, _)| store.stats().pages_evicted)
     }
 
     /// Verifies the tree; every page is reached once.
-    pub fn check(&self) -> TreeReport {
+    pub(crate) fn check(&self) -> TreeReport {
         let mut found = Vec::new();
         let mut reached = BTreeSet::new();
         let report =

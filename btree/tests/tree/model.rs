@@ -6,14 +6,12 @@
 //! separator taken as inclusive, a fence not used as the next key of a cursor, the old chain not
 //! freed (page count), a merge that forgets the right page's rows.
 
-mod world;
-
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::world::World;
 use proptest::prelude::*;
 use terrane_btree::{Class, Direction, Edit, LeafRows, RowFlags};
-use world::World;
 
 type Model = BTreeMap<Vec<u8>, (RowFlags, Vec<u8>)>;
 

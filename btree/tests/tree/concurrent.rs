@@ -1,18 +1,16 @@
 //! Many threads on one tree: nothing is lost, nothing is seen twice, and the tree stays a tree.
 //!
-//! Breaking any of these makes a test here fail (each was tried): the parent not validated after the
-//! child was looked at, the leaf not validated after the copy, a merge that does not latch the
+//! Breaking any of these makes a test here fail (each was tried): the parent not validated after
+//! the child was looked at, the leaf not validated after the copy, a merge that does not latch the
 //! parent.
-
-mod world;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use crate::world::World;
 use terrane_btree::{Class, Direction, Edit, LeafRows, RowValue, Tree};
-use world::World;
 
 fn put(tree: &Tree, key: &[u8], value: &[u8]) {
     tree.update(key, &mut |_| Edit::Put {
@@ -47,7 +45,7 @@ fn own_key(thread: u64, i: u64) -> Vec<u8> {
         .to_be_bytes()
         .to_vec();
     key.extend_from_slice(&[thread as u8, i as u8]);
-    if i % 50 == 0 {
+    if i.is_multiple_of(50) {
         key.resize(1500, b'l');
     }
     key
