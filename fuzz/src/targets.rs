@@ -357,6 +357,25 @@ struct Everything {
     place: Vector<3>,
 }
 
+/// The bytes of a whole record, for a corpus to begin with.
+#[must_use]
+pub fn sample_record() -> Vec<u8> {
+    let record = Everything {
+        text: "text".to_owned(),
+        number: -7,
+        maybe: Some(3),
+        list: vec!["a".to_owned(), String::new()],
+        bytes: vec![0, 255],
+        flag: true,
+        pair: (1, "b".to_owned()),
+        late: 0.5,
+        place: Vector::from([1.0, 0.0, -2.0]),
+    };
+    let mut bytes = Vec::new();
+    record.encode_value(&mut bytes);
+    bytes
+}
+
 fn value_of<V: Value>(bytes: &[u8]) {
     let Ok(value) = V::decode_value(bytes) else {
         return;
