@@ -255,29 +255,9 @@ impl Builder {
         let version_bytes = self.version_bytes.unwrap_or(memory / 10);
         within("version_bytes", version_bytes, 64 << 10, memory / 2)?;
         let page_class = self.page_class()?;
-        let segment = self
-            .segment_bytes
-            .unwrap_or(wal_limits::SEGMENT_BYTES_DEFAULT);
-        within(
-            "segment_bytes",
-            segment,
-            SEGMENT_MIN,
-            wal_limits::SEGMENT_BYTES_MAX,
-        )?;
-        if !segment.is_multiple_of(4096) {
-            return Err(invalid("segment_bytes", segment, "a multiple of 4096"));
-        }
         let durability = self.durability.unwrap_or_default();
         if durability == Durability::Replicated {
             return Err(no_replicas());
-        }
-        let reopen_secs = self.reopen_secs.unwrap_or(10.0);
-        if !(reopen_secs > 0.0 && reopen_secs <= 86_400.0) {
-            return Err(invalid(
-                "reopen_secs",
-                reopen_secs,
-                "above 0, at most 86400",
-            ));
         }
         let commit_keys = self.commit_keys.unwrap_or(COMMIT_KEYS);
         within("commit_keys", commit_keys, 1, 10_000_000)?;
@@ -291,7 +271,6 @@ impl Builder {
             let error = Error::new(ErrorKind::Invalid, "two options contradict each other");
             return Err(error.with("options", "read_only, create"));
         }
-        let reopen_reads = ((READS_PER_S as f64 * reopen_secs) as u64).max(1);
         // The log's buffer and the versions have their part; the pool has the rest.
         let buffer_bytes = (memory / 8).min(wal_limits::BUFFER_BYTES_DEFAULT);
         let pool_bytes = memory - buffer_bytes - version_bytes;
@@ -299,11 +278,11 @@ impl Builder {
         #[allow(clippy::needless_update)]
         let store = StoreOptions {
             memory_bytes: pool_bytes,
-            reopen_reads,
+            reopen_reads: self.reopen_reads()?,
             ..StoreOptions::default()
         };
         let log = LogOptions {
-            segment_bytes: segment,
+            segment_bytes: self.segment()?,
             buffer_bytes,
             ..LogOptions::default()
         };
@@ -326,6 +305,26 @@ impl Builder {
             store,
             log,
         })
+    }
+
+    fn segment(&self) -> Result<u64> {
+        let default = wal_limits::SEGMENT_BYTES_DEFAULT;
+        let bytes = self.segment_bytes.unwrap_or(default);
+        let most = wal_limits::SEGMENT_BYTES_MAX;
+        within("segment_bytes", bytes, SEGMENT_MIN, most)?;
+        if !bytes.is_multiple_of(4096) {
+            return Err(invalid("segment_bytes", bytes, "a multiple of 4096"));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads that the reopen bound allows.
+    fn reopen_reads(&self) -> Result<u64> {
+        let secs = self.reopen_secs.unwrap_or(10.0);
+        if !(secs > 0.0 && secs <= 86_400.0) {
+            return Err(invalid("reopen_secs", secs, "above 0, at most 86400"));
+        }
+        Ok(((READS_PER_S as f64 * secs) as u64).max(1))
     }
 
     fn page_class(&self) -> Result<Class> {

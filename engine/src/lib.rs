@@ -56,17 +56,11 @@ pub use metrics::{IoCounts, Stats};
 #[cfg(not(loom))]
 pub use query::filter::Filter;
 #[cfg(not(loom))]
-pub use query::hit::Hit;
-#[cfg(not(loom))]
-pub use query::nearest::Nearest;
+pub use query::{hit::Hit, nearest::Nearest};
 #[cfg(not(loom))]
 pub use recovery::RecoveryProgress;
 #[cfg(not(loom))]
-pub use table::Table;
-#[cfg(not(loom))]
-pub use table::def::TableDef;
-#[cfg(not(loom))]
-pub use table::scan::Scan;
+pub use table::{Table, def::TableDef, scan::Scan};
 #[cfg(all(feature = "derive", not(loom)))]
 pub use terrane_derive::Record;
 #[cfg(not(loom))]

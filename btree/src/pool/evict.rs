@@ -38,11 +38,11 @@ enum Cleared {
 
 impl Pool {
     /// Makes frames free: evicts, writing dirty pages if needed. Blocks: never inside the gate or
-    /// under a latch. Evicts also if some are free: a change of structure that reserves many pages
-    /// at once comes here because those did not suffice.
+    /// under a latch.
     pub fn relieve(&self) -> Result<(), StoreError> {
         self.reserve_ids()?;
         let class = self.wanted_class();
+        // Also if there is a free frame: whoever asks needed more of them at once than there were.
         if self.evict(class)? > 0 {
             return Ok(());
         }

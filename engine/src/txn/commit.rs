@@ -1,7 +1,8 @@
 //! The one place where a transaction becomes visible (storage.md 6.1).
 //!
 //! ```text
-//! intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix) -> validate (v, ts)
+//! intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix)
+//!         -> validate (v, ts)
 //!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
 //! ```
 //! Invariants: X1 visible to all or none at its timestamp; X2 after sequencing nothing fails softly
@@ -164,7 +165,7 @@ fn place_intents(tx: &mut Transaction) -> Result<()> {
     let read_ts = tx.read_ts();
     let writes = tx.writes.clone();
     for (tree, key, _) in writes.iter() {
-        // Of commits with one idempotency key the later one finds the earlier one, it does not fail.
+        // Of commits with one idempotency key the later one finds the earlier one.
         let read_ts = read_ts.filter(|_| tree != OUTCOMES);
         if let Err(error) = tx.intents.place(tree, key, read_ts) {
             if error.kind() == ErrorKind::Conflict {

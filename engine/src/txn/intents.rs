@@ -83,7 +83,8 @@ impl Intents {
         }
     }
 
-    /// Leaves the intent on `key` standing when the others are given back: its row waits for a page.
+    /// Leaves the intent on `key` standing when the others are given back: its row waits for a
+    /// page.
     pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {
         self.placed
             .retain(|(placed, at)| *placed != tree || **at != *key);

@@ -99,7 +99,8 @@ impl Transaction {
     }
 
     /// Makes everything written visible and durable (at the level of the database or of the
-    /// [`crate::Writer`]), or nothing of it. Without writes it waits until what was read is durable.
+    /// [`crate::Writer`]), or nothing of it. Without writes it waits until what was
+    /// read is durable.
     ///
     /// # Errors
     /// `Conflict`, `Schema` (a table changed under the transaction), `TooLarge`, `Full`,

@@ -1,7 +1,7 @@
 //! The recent-writes index: who is about to write a key, when its value began, what it was before.
 //!
 //! One structure is conflict table, phantom check, version store and lock table. Leaf rows carry no
-//! timestamp: a row whose versioned bit is clear is visible to all, a row whose bit is set is judged
+//! timestamp: a row whose versioned bit is clear is visible to all, one whose bit is set is judged
 //! here. Writers come through `commit`, readers through `snapshot`, the collector through `sweep`.
 //!
 //! Sharded by a hash of (tree, key), each shard an ordered map per tree: sequential inserts spread
@@ -246,9 +246,9 @@ impl Recent {
             .fetch_sub(ENTRY_COST + key.len() + versions, Ordering::Relaxed);
     }
 
-    /// Step 7a of a commit: the value `before` ends at `ts`, where the next one begins. Called under
-    /// the leaf's latch before the leaf changes; a second call with the same `ts` does nothing, so
-    /// the latched section may run again.
+    /// Step 7a of a commit: the value `before` ends at `ts`, where the next one begins. Called
+    /// under the leaf's latch before the leaf changes; a second call with the same `ts` does
+    /// nothing, so the latched section may run again.
     pub(crate) fn push(
         &self,
         tree: TreeId,
@@ -280,8 +280,8 @@ impl Recent {
         entry.ghost = ghost;
     }
 
-    /// Which value a reader at `at` sees of a key whose leaf row has its versioned bit set. The leaf
-    /// must have been read before (R1).
+    /// Which value a reader at `at` sees of a key whose leaf row has its versioned bit set. The
+    /// leaf must have been read before (R1).
     pub(crate) fn seen(&self, tree: TreeId, key: &[u8], at: Ts) -> Seen {
         let shard = self.shard(tree, key);
         if shard.entries.load(Ordering::Acquire) == 0 {
