@@ -115,8 +115,8 @@ mod tests {
             }
         }
 
-        /// The image of `epoch`, as cut when it closed, is published; of the two retained images the
-        /// older one goes.
+        /// The image of `epoch`, as cut when it closed, is published; of the two retained images
+        /// the older one goes.
         fn publish(&mut self, epoch: Epoch, cut: BTreeMap<u64, (Slot, Epoch)>) {
             self.retained.push((epoch, cut));
             if self.retained.len() > 2 {
@@ -141,12 +141,16 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 64,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         /// All 64 outcome sequences of six checkpoints, with random work between: written pages,
         /// ended pages, and writes of e+1 that come before the checkpoint of e is published.
         ///
-        /// Seen failing with the release by the newest image's epoch, with the release by
+        /// Meant to fail with the release by the newest image's epoch, with the release by
         /// `epoch - 1` (arithmetic in place of the fact: an abandoned checkpoint lies between), and
         /// with `birth + 1 == death` taken for reusable.
         #[test]

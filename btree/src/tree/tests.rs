@@ -146,6 +146,13 @@ fn long_keys_and_values_come_back_both_ways() {
         remove(&tree, key);
     }
     assert_eq!(check(&tree).pages(), 1);
+    // No chain was left behind: seen to fail with the old value's chain not ended.
+    let resident = tree
+        .pool
+        .counters
+        .resident
+        .load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(resident, 1);
 }
 
 fn scan_equals(tree: &Tree, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
