@@ -23,6 +23,7 @@ mod whole {
     pub use crate::audit::CheckReport;
     pub use crate::error::{Corruption, StoreError};
     pub use crate::ids::{Class, Epoch, PageId};
+    pub use crate::image::survey::{Surveyed, survey};
     pub use crate::image::{Checkpoint, LogView, Published, Step};
     pub use crate::stats::StoreStats;
     pub use crate::store::{DirtyEstimate, Opened, Progress, Store, StoreOptions};

@@ -241,6 +241,24 @@ impl Database {
         Ok(findings)
     }
 
+    /// One step of a checkpoint, which is begun if none is under way: true when it is published.
+    /// For tests that do something between any two steps.
+    ///
+    /// # Errors
+    /// As [`Database::checkpoint`].
+    #[cfg(feature = "sim")]
+    pub fn checkpoint_step(&self) -> Result<bool> {
+        checkpoint::single_step(self.core())
+    }
+
+    /// From now on every handle answers as one that a forked child has inherited, until it is told
+    /// otherwise: for tests, which cannot fork safely. Returns one of the handles.
+    #[cfg(feature = "sim")]
+    pub fn as_in_a_fork(&self, forked: bool) -> Database {
+        self.core().set_foreign(forked);
+        self.clone()
+    }
+
     /// Waits for commits in flight, then closes: later reads and commits give `Closed`. A second
     /// close does nothing.
     ///

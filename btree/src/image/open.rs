@@ -128,7 +128,7 @@ impl Images {
 }
 
 /// Reads and verifies one image; `owns` hears of each slot that it owns.
-fn read_image(
+pub(super) fn read_image(
     disk: &dyn Disk,
     dir: &Path,
     meta: &Meta,

@@ -230,7 +230,7 @@ fn system_transaction(db: &Database) -> Transaction {
     Transaction::begin(db, begin)
 }
 
-fn next_tree(core: &Core) -> Result<TreeId> {
+pub(crate) fn next_tree(core: &Core) -> Result<TreeId> {
     let mut value = Vec::new();
     let row = core.tree(COUNTERS)?.get(&NEXT_TREE, &mut value)?;
     if row.is_none_or(|flags| flags.ghost) {

@@ -23,6 +23,7 @@ use crate::builder::Options;
 use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
 use crate::checkpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::shadow::Shadow;
 use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
 
@@ -44,7 +45,11 @@ pub struct RecoveryProgress {
 }
 
 /// Opens or makes the database in `dir`.
-pub(crate) fn open(env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> {
+pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> {
+    if options.read_only {
+        // Not a byte changes, also where opening an image would clean up after a crash.
+        env.disk = Shadow::over(env.disk);
+    }
     let state = directory::inspect(&env, dir, &options)?;
     let lock = directory::lock(&env, dir, &options)?;
     // Looked at again under the lock: another process may have made it meanwhile.

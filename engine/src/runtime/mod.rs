@@ -10,7 +10,7 @@ pub(crate) mod trees;
 pub(crate) mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use terrane_btree::{Store, Tree};
@@ -61,7 +61,7 @@ pub(crate) struct Core {
     poison: Mutex<Option<String>>,
     poisoned: AtomicBool,
     panicked: AtomicBool,
-    pid: u32,
+    pid: AtomicU32,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -103,7 +103,7 @@ impl Core {
             poison: Mutex::new(None),
             poisoned: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
-            pid: std::process::id(),
+            pid: AtomicU32::new(std::process::id()),
             lock: Mutex::new(parts.lock),
         })
     }
@@ -182,14 +182,23 @@ impl Core {
         if self.is_foreign() {
             let error = Error::new(ErrorKind::Closed, "a forked process cannot use it");
             let used_by = std::process::id();
-            return Err(error.with("opened_by", self.pid).with("used_by", used_by));
+            let opened_by = self.pid.load(Ordering::Relaxed);
+            return Err(error.with("opened_by", opened_by).with("used_by", used_by));
         }
         Ok(())
     }
 
     /// True in a child that was forked off the process that opened the database.
     pub(crate) fn is_foreign(&self) -> bool {
-        std::process::id() != self.pid
+        std::process::id() != self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Makes the core look as a forked child sees it, or as before.
+    #[cfg(feature = "sim")]
+    pub(crate) fn set_foreign(&self, foreign: bool) {
+        let own = std::process::id();
+        let pid = if foreign { own.wrapping_add(1) } else { own };
+        self.pid.store(pid, Ordering::Relaxed);
     }
 
     /// Refuses writes after a failure that only a reopen heals.

@@ -13,7 +13,7 @@ use crate::catalog::{RowIds, TableSpec};
 use crate::codec::vector::VECTOR_HEADER_BYTES;
 use crate::codec::{DataType, FieldDef, Key, Value};
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::table::def::TableDef;
 use crate::table::{Shape, Table};
 
@@ -30,7 +30,7 @@ impl Database {
     ///
     /// # Errors
     /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
-    /// `terrane.`; `Schema` when the stored types, fields or indexes are others, naming both
+    /// `terrane.`, or when the builder's page size is another than the table's; `Schema` when the stored types, fields or indexes are others, naming both
     /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
     /// there and cannot be made; those of a commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
@@ -41,8 +41,17 @@ impl Database {
             row_ids: row_ids(&schema.key, fields),
             schema: &schema,
         };
+        let info = self.open_table(def.name(), &spec)?;
+        if self.core().options.page_class_wanted && info.class != spec.class {
+            let error = Error::new(ErrorKind::Invalid, "the table has another page size");
+            return Err(error
+                .with("option", "page_bytes")
+                .with("given", spec.class.bytes())
+                .with("stored", info.class.bytes())
+                .with("table", def.name()));
+        }
         Ok(Table::new(Shape {
-            info: self.open_table(def.name(), &spec)?,
+            info,
             of: Arc::downgrade(self.core()),
             fields,
             key_type: K::key_type,
