@@ -80,6 +80,11 @@ impl Catalog {
         self.state.lock().tables.get(name).cloned()
     }
 
+    /// Every table, by name.
+    pub(crate) fn tables(&self) -> Vec<Arc<TableInfo>> {
+        self.state.lock().tables.values().cloned().collect()
+    }
+
     /// Refuses rows that were encoded under another version of their table's schema. Asked inside
     /// the gate, so the answer holds until the commit has its place.
     pub(crate) fn check_schema(&self, tree: TreeId, version: u32) -> Result<()> {
