@@ -10,10 +10,10 @@ use terrane_fuzz::targets::TARGETS;
 /// Inputs of noise per target: cheap ones get many.
 fn noise_count(name: &str) -> u64 {
     match name {
-        "store" => 150,
-        "ops" => 10,
-        "page" => 400,
-        _ => 4_000,
+        "store" => 1_500,
+        "ops" => 60,
+        "page" => 2_000,
+        _ => 20_000,
     }
 }
 

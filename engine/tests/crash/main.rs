@@ -49,7 +49,7 @@ fn effort() -> Effort {
             per_recovery: 400,
         },
         _ => Effort {
-            per_boundary: 2,
+            per_boundary: 8,
             per_cell: 24,
             deeper: 2,
             per_recovery: 12,

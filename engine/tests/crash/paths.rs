@@ -61,8 +61,9 @@ fn many_rows(seed: u64) -> Stage {
 }
 
 fn single_put(stage: &mut Stage) {
-    stage.put(0, 3, Length::Small);
-    stage.put(0, 700, Length::Small);
+    // Longer than a sector, so that it can be torn.
+    stage.put(0, 3, Length::Medium);
+    stage.put(0, 700, Length::Medium);
 }
 
 fn split(stage: &mut Stage) {

@@ -13,7 +13,7 @@ use terrane_fuzz::keys::{KeyId, Length, RowId, Val};
 use terrane_fuzz::model::{Model, State, Writes};
 use terrane_fuzz::ops::Setup;
 use terrane_fuzz::rig::{self, Rig};
-use terrane_wal::io::sim::{CrashCaps, Image, ImageKind, IoEvent, OpKind, SimDisk};
+use terrane_wal::io::sim::{CrashCaps, Image, ImageKind, IoEvent, SimDisk};
 
 /// An image and what may be found in it.
 pub(crate) struct Job {
@@ -284,11 +284,6 @@ pub(crate) fn photograph(disk: &SimDisk, caps: CrashCaps, body: impl FnOnce()) -
     body();
     disk.off_io();
     std::mem::take(&mut film.taken.lock().unwrap().jobs)
-}
-
-/// True for calls that only a crash in the middle of can tear.
-pub(crate) fn writes(event: &IoEvent) -> bool {
-    event.op == OpKind::Write
 }
 
 /// Opens an image, and what is in it.
