@@ -13,7 +13,7 @@ mod late;
 mod paths;
 mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -57,11 +57,13 @@ fn effort() -> Effort {
     }
 }
 
-/// Images recovered, by kind; the last column is depth 2.
+/// Images recovered, by kind (one image may be of several); the last column is depth 2.
 #[derive(Clone, Copy, Default)]
 struct Counts {
     kinds: [u64; ImageKind::ALL.len()],
     deeper: u64,
+    /// Different images, depth 2 apart.
+    images: u64,
 }
 
 impl Counts {
@@ -76,28 +78,33 @@ impl Counts {
     }
 
     fn sum(&self) -> u64 {
-        self.kinds.iter().sum::<u64>() + self.deeper
+        self.images + self.deeper
     }
 }
 
 /// Of each kind at most `most`, evenly spread over the run.
 fn choose(jobs: Vec<Job>, most: usize) -> Vec<Job> {
-    let mut kinds: BTreeMap<ImageKind, Vec<Job>> = BTreeMap::new();
-    for job in jobs {
-        kinds.entry(job.kind).or_default().push(job);
-    }
-    let mut chosen = Vec::new();
-    for jobs in kinds.into_values() {
-        let count = jobs.len();
+    let mut chosen = BTreeSet::new();
+    for kind in ImageKind::ALL {
+        let of_kind = jobs
+            .iter()
+            .enumerate()
+            .filter(|(_, job)| job.kinds.contains(&kind));
+        let places: Vec<usize> = of_kind.map(|(at, _)| at).collect();
+        let count = places.len();
         let keeps = |at: usize| count <= most || (at * most) / count != ((at + 1) * most) / count;
         chosen.extend(
-            jobs.into_iter()
+            places
+                .iter()
                 .enumerate()
                 .filter(|(at, _)| keeps(*at))
-                .map(|(_, j)| j),
+                .map(|(_, p)| *p),
         );
     }
-    chosen
+    let jobs = jobs.into_iter().enumerate();
+    jobs.filter(|(at, _)| chosen.contains(at))
+        .map(|(_, job)| job)
+        .collect()
 }
 
 /// Runs `work` on every item, on two threads: each has simulated worlds of its own.
@@ -208,7 +215,10 @@ fn develop(name: &str, model: &Model, jobs: &[Job], setup: Setup, effort: Effort
     on_two_threads(jobs, |at, job| {
         let words = |words| format!("{name}, boundary {}: {words}", job.at);
         let rows = judge(job, model, setup, at).map_err(words)?;
-        counts.lock().unwrap().note(job.kind);
+        job.kinds
+            .iter()
+            .for_each(|kind| counts.lock().unwrap().note(*kind));
+        counts.lock().unwrap().images += 1;
         if at % stride == stride / 2 {
             let more = deeper(&job.image, &rows, setup, effort).map_err(words)?;
             counts.lock().unwrap().deeper += more;

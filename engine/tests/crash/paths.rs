@@ -196,14 +196,11 @@ fn eviction(stage: &mut Stage) {
     stage.checkpoint();
 }
 
-fn late_table(seed: u64) -> Stage {
-    with_image(seed)
-}
-
 /// What the camera sees of a change of the schema: a third table, an index on it, and rows.
 fn schema(stage: &mut Stage) {
     crate::late::create_and_fill(&stage.rig.db);
-    stage.put(0, 4, Length::Small);
+    stage.fill(1, 0..6, Length::Huge);
+    stage.fill(0, 20..140, Length::Small);
     stage.checkpoint();
 }
 
@@ -219,44 +216,46 @@ pub(crate) fn interrupted(seed: u64) -> (SimDisk, Model) {
     (left, model)
 }
 
-use ImageKind::{Length as Len, Prefix, Rename, Single, Subset};
+use ImageKind::Rename;
 
-/// All paths of one running database. A lone durable write into a segment made beforehand changes
-/// no length and no name, and with one change in flight at a time there is nothing to combine.
+/// Nothing is made, renamed or removed on the path.
+const NO_NAMES: &[ImageKind] = &[Rename];
+
+/// All paths of one running database.
 pub(crate) const PATHS: &[Path] = &[
     Path {
         name: "single put",
-        cannot: &[Len, Rename, Prefix, Single, Subset],
+        cannot: NO_NAMES,
         prepare: fresh,
         act: single_put,
     },
     Path {
         name: "page split",
-        cannot: &[],
+        cannot: NO_NAMES,
         prepare: with_image,
         act: split,
     },
     Path {
         name: "merge",
-        cannot: &[],
+        cannot: NO_NAMES,
         prepare: many_rows,
         act: merge,
     },
     Path {
         name: "large value",
-        cannot: &[],
+        cannot: NO_NAMES,
         prepare: with_image,
         act: overflow,
     },
     Path {
         name: "two tables",
-        cannot: &[Len, Rename, Prefix, Single, Subset],
+        cannot: NO_NAMES,
         prepare: fresh,
         act: two_tables,
     },
     Path {
         name: "group commit",
-        cannot: &[Len, Rename, Subset],
+        cannot: NO_NAMES,
         prepare: fresh,
         act: group,
     },
@@ -268,7 +267,7 @@ pub(crate) const PATHS: &[Path] = &[
     },
     Path {
         name: "checkpoint",
-        cannot: &[],
+        cannot: NO_NAMES,
         prepare: fresh,
         act: checkpoint,
     },
@@ -298,8 +297,8 @@ pub(crate) const PATHS: &[Path] = &[
     },
     Path {
         name: "schema change",
-        cannot: &[],
-        prepare: late_table,
+        cannot: NO_NAMES,
+        prepare: with_image,
         act: schema,
     },
 ];

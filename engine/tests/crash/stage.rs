@@ -4,7 +4,7 @@
 //! The pictures are taken inside of the call (the disk goes on unharmed) and developed later: a
 //! job is an image and the states that it may be recovered to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,8 @@ use terrane_wal::io::sim::{CrashCaps, Image, ImageKind, IoEvent, SimDisk};
 
 /// An image and what may be found in it.
 pub(crate) struct Job {
-    pub(crate) kind: ImageKind,
+    /// The kinds that it is an image of: one disk can come about in several ways.
+    pub(crate) kinds: BTreeSet<ImageKind>,
     pub(crate) image: Image,
     /// Commits that must be there.
     pub(crate) acknowledged: State,
@@ -38,7 +39,8 @@ struct Film {
 #[derive(Default)]
 struct Taken {
     jobs: Vec<Job>,
-    seen: BTreeSet<(u64, State, State)>,
+    /// Where the job of an image is that was seen before.
+    seen: BTreeMap<(u64, State, State), usize>,
     boundaries: u64,
 }
 
@@ -63,28 +65,39 @@ fn look(film: &Film, disk: &SimDisk, event: &IoEvent, caps: &CrashCaps) {
     let issued = film.issued.load(Ordering::Relaxed);
     let mut taken = film.taken.lock().unwrap();
     taken.boundaries += 1;
-    for (kind, image) in disk.crash_images(event.boundary, caps) {
-        if taken.seen.insert((image.hash(), acknowledged, issued)) {
-            let IoEvent {
-                op,
-                phase,
-                path,
-                offset,
-                len,
-                boundary,
-                ..
-            } = event;
-            let path = path.display();
-            let how = image.how();
-            let at = format!("{boundary}: {phase:?} {op:?} {path} {offset}+{len}; {how}");
-            taken.jobs.push(Job {
-                kind,
-                image,
-                acknowledged,
-                issued,
-                at,
-            });
+    // Within one call equal images come once, as the first kind; other draws show other kinds.
+    let draws = [*caps, CrashCaps::at_most(2), CrashCaps::at_most(1)];
+    let images = draws
+        .iter()
+        .zip(0..)
+        .flat_map(|(caps, draw)| disk.crash_images(event.boundary * 3 + draw, caps));
+    for (kind, image) in images {
+        let next = taken.jobs.len();
+        let key = (image.hash(), acknowledged, issued);
+        let at = *taken.seen.entry(key).or_insert(next);
+        if at < next {
+            taken.jobs[at].kinds.insert(kind);
+            continue;
         }
+        let IoEvent {
+            op,
+            phase,
+            path,
+            offset,
+            len,
+            boundary,
+            ..
+        } = event;
+        let (path, how) = (path.display(), image.how());
+        let at = format!("{boundary}: {phase:?} {op:?} {path} {offset}+{len}; {how}");
+        let kinds = BTreeSet::from([kind]);
+        taken.jobs.push(Job {
+            kinds,
+            image,
+            acknowledged,
+            issued,
+            at,
+        });
     }
 }
 
