@@ -1,6 +1,7 @@
 //! Scripts that once failed, or that reach what noise seldom does: replayed for ever.
 //!
 //! Each file of `fuzz/corpus/ops/` is a seed (two bytes) and a script, as the fuzzer keeps them.
+#![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@
 //!
 //! Seen to fail with: an error after sequencing returned as Aborted, a flush that is repeated after
 //! EIO, `Full` remembered after space was back.
+#![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::sync::{Arc, Mutex};
 

@@ -7,6 +7,7 @@
 //!
 //! Seen to fail with: `Model::conflicts` ignoring ranges (phantoms), a commit acknowledged before
 //! its flush, ghosts yielded by scans.
+#![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::cell::RefCell;
 

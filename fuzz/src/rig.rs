@@ -167,7 +167,6 @@ pub fn row_of(table: u8, key: &[u8]) -> Result<RowId, String> {
 }
 
 /// The scan of a table that a script asks for.
-#[must_use]
 pub fn scan(tables: &[Plain], read: &impl terrane::Read, scan: &ScanOf) -> Scan<Vec<u8>, Vec<u8>> {
     let bound = |edge: Edge| match edge {
         Edge::Open => Bound::Unbounded,

@@ -297,7 +297,7 @@ pub(crate) const PATHS: &[Path] = &[
     },
     Path {
         name: "schema change",
-        cannot: NO_NAMES,
+        cannot: &[],
         prepare: with_image,
         act: schema,
     },
