@@ -6,8 +6,7 @@
 //! acknowledged is there. A full disk heals itself when space returns; a log that failed stays
 //! closed for writing until a reopen, and its failed sync is not tried again.
 //!
-//! Seen to fail with: an error after sequencing returned as Aborted, a flush that is repeated after
-//! EIO, `Full` remembered after space was back.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::sync::{Arc, Mutex};

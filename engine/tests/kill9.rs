@@ -6,7 +6,7 @@
 //! be there, whole (in both tables, with the bytes that it names), and of each thread the rows are
 //! a prefix of what it wrote: a commit of a thread begins after its last one was acknowledged.
 //!
-//! Seen to fail with: an acknowledgement before the wait for the log, a row left out of replay.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::collections::BTreeMap;

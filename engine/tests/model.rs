@@ -5,8 +5,7 @@
 //! what a snapshot goes on showing, what survives a crash. A failure prints the shrunk script as
 //! prose and as bytes; the bytes belong into `fuzz/corpus/ops/` for ever.
 //!
-//! Seen to fail with: `Model::conflicts` ignoring ranges (phantoms), a commit acknowledged before
-//! its flush, ghosts yielded by scans.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::cell::RefCell;

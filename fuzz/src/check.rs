@@ -134,10 +134,11 @@ struct Held {
 }
 
 struct Run {
-    rig: Option<Rig>,
-    model: Model,
+    /// Dropped before the world in which they were begun.
     txs: [Option<Live>; TX_SLOTS],
     snapshots: [Option<Held>; SNAPSHOT_SLOTS],
+    rig: Option<Rig>,
+    model: Model,
     setup: crate::ops::Setup,
     seed: u64,
     version: u32,

@@ -1,7 +1,5 @@
 //! The fuzz targets on the stable compiler: every file of their corpora, and seeded noise, through
 //! the same bodies. Where no fuzzer runs, this is the gate.
-//!
-//! Seen to fail with: a frame whose padding is not checked, a schema that decodes to another one.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::path::Path;

@@ -6,8 +6,7 @@
 //! same rows. A run prints how many images it recovered by path and kind, and fails if a cell that
 //! can have any has none. `TERRANE_CRASH=full` recovers every image that was taken.
 //!
-//! Seen to fail with: a commit acknowledged before its flush, META written before the data is
-//! synced, a directory not synced after a new segment, replay that stops one entry early.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 mod late;
