@@ -201,6 +201,10 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
             Ok(Step::Done(_)) => break Ok(()),
             Ok(Step::Working) => {}
             Ok(Step::Waiting) => {
+                // M1: what the log will never make durable is never published.
+                if let Some(cause) = core.log.as_ref().and_then(|log| log.poisoned()) {
+                    break Err((*cause).clone().into());
+                }
                 waiter.park_timeout(Duration::from_millis(1));
             }
             Err(error) => break Err(error),

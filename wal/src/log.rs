@@ -177,7 +177,10 @@ impl Log {
         options: LogOptions,
     ) -> Result<Arc<Log>, WalError> {
         options.check()?;
-        env.disk.create_dir(dir)?;
+        // A creation that crashed may have left the folder; its files are the caller's to remove.
+        if env.disk.stat(dir)?.is_none() {
+            env.disk.create_dir(dir)?;
+        }
         if let Some(parent) = dir.parent() {
             env.disk.sync_dir(parent)?;
         }
