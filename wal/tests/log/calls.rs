@@ -182,10 +182,10 @@ fn close_waits_for_the_admitted() {
             std::thread::yield_now();
         }
         let place = log.sequence(admission, held, false, &mut |_| {});
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        env.park.waiter().park_timeout(std::time::Duration::from_millis(20));
         assert!(!closer.is_finished(), "one is admitted, one unfilled");
         drop(unused);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        env.park.waiter().park_timeout(std::time::Duration::from_millis(20));
         assert!(!closer.is_finished(), "one is unfilled");
         place.fill();
         closer.join().unwrap();
