@@ -236,7 +236,9 @@ impl Database {
     pub fn check_store(&self) -> Result<Vec<String>> {
         self.core().check_open()?;
         let mut findings = Vec::new();
-        let mut found = |finding: terrane_btree::check::Finding| findings.push(finding.error.to_string());
+        let mut found = |finding: terrane_btree::check::Finding| {
+            findings.push(finding.error.to_string());
+        };
         self.core().store.check(&mut found)?;
         Ok(findings)
     }

@@ -1,4 +1,5 @@
-//! The small universe of rows that scripts write: keys of nasty shapes, values that name themselves.
+//! The small universe of rows that scripts write: keys of nasty shapes, values that name
+//! themselves.
 //!
 //! A [`KeyId`] is the rank of its key in byte order, so that ranges over ids are ranges over keys
 //! and a model needs no key bytes. A value carries its key, its version and its length class and is

@@ -77,7 +77,7 @@ impl Trouble {
     ];
 }
 
-/// One operation. `tx` and `snapshot` are slots; the other fields are what the line above them says.
+/// One operation. `tx` and `snapshot` are slots; the other fields are what their line says.
 #[allow(missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -337,6 +337,13 @@ impl Op {
             Kind::Abort => Op::Abort {
                 tx: source.slot(TX_SLOTS),
             },
+            other => Op::decode_rest(other, source),
+        }
+    }
+
+    /// Operations that are not one transaction's.
+    fn decode_rest(kind: Kind, source: &mut Source<'_>) -> Op {
+        match kind {
             Kind::Snapshot => Op::Snapshot {
                 snapshot: source.slot(SNAPSHOT_SLOTS),
             },
@@ -378,6 +385,10 @@ impl Op {
                     calls: source.word() % 64,
                 }
             }
+            // The others are decoded above.
+            _ => Op::Abort {
+                tx: source.slot(TX_SLOTS),
+            },
         }
     }
 
