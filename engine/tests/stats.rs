@@ -181,31 +181,31 @@ fn a_commit_goes_through_between_any_two_steps_of_a_checkpoint() {
         .unwrap();
     let (ask, asked) = mpsc::channel::<u64>();
     let (answer, answered) = mpsc::channel::<terrane::Result<()>>();
-    let committer = {
-        let (db, rows) = (db.clone(), rows.clone());
-        thread::spawn(move || {
-            for step in asked {
-                // Rows of pages that the checkpoint has, and new ones that split pages.
-                let outcome = db.write(|tx| {
-                    rows.put(tx, step * 37 % 1500, &vec![1; 700])?;
-                    rows.put(tx, 10_000 + step, &vec![step as u8; 700])
-                });
-                answer.send(outcome).unwrap();
-            }
+    let commit = |step: u64| {
+        // Rows of pages that the checkpoint has, and new ones that split pages.
+        db.write(|tx| {
+            rows.put(tx, step * 37 % 1500, &vec![1; 700])?;
+            rows.put(tx, 10_000 + step, &vec![step as u8; 700])
         })
     };
     let mut steps = 0;
-    let mut published = 0;
-    while published < 2 {
-        published += u32::from(db.checkpoint_step().unwrap());
-        ask.send(steps).unwrap();
-        let outcome = answered.recv_timeout(Duration::from_secs(20));
-        outcome.expect("a commit waits for a checkpoint").unwrap();
-        steps += 1;
-        assert!(steps < 50_000, "the checkpoint does not end");
-    }
-    drop(ask);
-    committer.join().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for step in asked {
+                answer.send(commit(step)).unwrap();
+            }
+        });
+        let mut published = 0;
+        while published < 2 {
+            published += u32::from(db.checkpoint_step().unwrap());
+            ask.send(steps).unwrap();
+            let outcome = answered.recv_timeout(Duration::from_secs(20));
+            outcome.expect("a commit waits for a checkpoint").unwrap();
+            steps += 1;
+            assert!(steps < 50_000, "the checkpoint does not end");
+        }
+        drop(ask);
+    });
     assert!(steps > 10, "{steps} steps");
     assert!(
         db.stats().store.pages_copied > 0,
