@@ -28,7 +28,7 @@ use crate::lsn::{Lsn, Ts};
 use crate::segment::{FIRST_FRAME, FrameWindow, Segment, SegmentHeader, Spare, parse_segment_name};
 use crate::stream::EntryStream;
 
-/// Highest number that a file may have: far more than a log lives to see, and all can be counted on.
+/// Highest number that a file may have: more than a log lives to see, and each has a next one.
 const SEQ_MAX: u64 = u64::MAX >> 1;
 
 /// What recovery found: enough to go on.

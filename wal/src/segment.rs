@@ -164,8 +164,8 @@ pub(crate) struct Spare {
     pub(crate) len: u64,
 }
 
-/// Makes a file of `len` zeros and its name durable. If that fails, the file is given up: `seq` must
-/// not be used again.
+/// Makes a file of `len` zeros and its name durable. If that fails, the file is given up: `seq`
+/// must not be used again.
 pub(crate) fn create_segment(
     disk: &dyn Disk,
     dir: &Path,

@@ -218,8 +218,8 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     source.ready(Some(log), base, replayed)
 }
 
-/// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space that
-/// is left to the next open: until then the runs stay open, and have no effect either.
+/// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space
+/// that is left to the next open: until then the runs stay open, and have no effect either.
 fn close_runs(log: &Arc<Log>, runs: &[(TxnId, u32)]) -> Result<()> {
     for &(txn, chunks) in runs {
         let mut entry = EntryBuilder::new();

@@ -1,6 +1,7 @@
 //! The log's calls on the simulated disk: order, positions, segments, budget, closing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::*;
 use terrane_wal::io::sim::SimDisk;
@@ -173,6 +174,7 @@ fn limits_and_closing_are_errors_not_panics() {
 #[test]
 fn close_waits_for_the_admitted() {
     let (env, log) = fresh(small());
+    let pause = || env.park.waiter().park_timeout(Duration::from_millis(20));
     std::thread::scope(|scope| {
         let held = entry(1, 10);
         let admission = log.admit(held.len()).unwrap();
@@ -182,10 +184,10 @@ fn close_waits_for_the_admitted() {
             std::thread::yield_now();
         }
         let place = log.sequence(admission, held, false, &mut |_| {});
-        env.park.waiter().park_timeout(std::time::Duration::from_millis(20));
+        pause();
         assert!(!closer.is_finished(), "one is admitted, one unfilled");
         drop(unused);
-        env.park.waiter().park_timeout(std::time::Duration::from_millis(20));
+        pause();
         assert!(!closer.is_finished(), "one is unfilled");
         place.fill();
         closer.join().unwrap();
