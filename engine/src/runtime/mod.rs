@@ -10,7 +10,7 @@ pub(crate) mod trees;
 pub(crate) mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use terrane_btree::{Store, Tree};
@@ -61,7 +61,8 @@ pub(crate) struct Core {
     poison: Mutex<Option<String>>,
     poisoned: AtomicBool,
     panicked: AtomicBool,
-    pid: u32,
+    /// Who opened it.
+    pid: AtomicU32,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
@@ -103,7 +104,7 @@ impl Core {
             poison: Mutex::new(None),
             poisoned: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
-            pid: std::process::id(),
+            pid: AtomicU32::new(std::process::id()),
             lock: Mutex::new(parts.lock),
         })
     }
@@ -182,14 +183,21 @@ impl Core {
         if self.is_foreign() {
             let error = Error::new(ErrorKind::Closed, "a forked process cannot use it");
             let used_by = std::process::id();
-            return Err(error.with("opened_by", self.pid).with("used_by", used_by));
+            let opened_by = self.pid.load(Ordering::Relaxed);
+            return Err(error.with("opened_by", opened_by).with("used_by", used_by));
         }
         Ok(())
     }
 
     /// True in a child that was forked off the process that opened the database.
     pub(crate) fn is_foreign(&self) -> bool {
-        std::process::id() != self.pid
+        std::process::id() != self.pid.load(Ordering::Relaxed)
+    }
+
+    /// From now on the database counts as opened by the process `pid`.
+    #[cfg(test)]
+    pub(crate) fn set_opened_by(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Relaxed);
     }
 
     /// Refuses writes after a failure that only a reopen heals.
