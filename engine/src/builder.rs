@@ -97,8 +97,8 @@ pub(crate) struct Options {
     pub(crate) create: Create,
     pub(crate) read_only: bool,
     pub(crate) page_class: Class,
-    /// The page size was asked for, so a table of another one is refused.
-    pub(crate) page_class_wanted: bool,
+    /// The page size was asked for by name: tables that have another one are refused.
+    pub(crate) page_class_named: bool,
     pub(crate) commit_keys: usize,
     pub(crate) commit_bytes: usize,
     pub(crate) lock_timeout: Duration,
@@ -295,7 +295,7 @@ impl Builder {
             create,
             read_only,
             page_class,
-            page_class_wanted: self.page_bytes.is_some(),
+            page_class_named: self.page_bytes.is_some(),
             commit_keys,
             commit_bytes,
             lock_timeout: self.lock_timeout.unwrap_or(Duration::from_secs(5)),

@@ -66,8 +66,8 @@ impl Pool {
         let mut victims = Vec::new();
         let mut freed = 0;
         for step in 0..2 * blocks {
-            // A page that nobody looked at for a round, dirty as it is, goes before a clean one that
-            // lost its mark just now: otherwise the pages in use would drive out each other.
+            // A page that nobody looked at for a round, dirty as it is, goes before a clean one
+            // that lost its mark just now: otherwise the pages in use would drive out each other.
             if step >= blocks && !victims.is_empty() {
                 break;
             }

@@ -1,8 +1,9 @@
 //! The tree against a map: random operations on rows of all shapes, in every page class.
 //!
 //! Keys come from a small family, so that they meet again: empty, two bytes, short, with a
-//! long common prefix, longer than a page keeps inline. Values reach from nothing through inline to overflow chains.
-//! Seen to fail with: hints not refreshed after an insert; a separator taken as inclusive.
+//! long common prefix, longer than a page keeps inline. Values reach from nothing through inline to
+//! overflow chains. Seen to fail with: hints not refreshed after an insert; a separator taken as
+//! inclusive.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

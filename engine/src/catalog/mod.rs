@@ -129,10 +129,11 @@ pub(crate) fn open_table(
     check_name(name)?;
     let core = db.core();
     core.check_process()?;
-    if let Some(table) = core.catalog.find(name)
-        && table.matches(spec)? == Evolution::Same
-    {
-        return Ok(table);
+    if let Some(table) = core.catalog.find(name) {
+        check_class(core, &table, spec)?;
+        if table.matches(spec)? == Evolution::Same {
+            return Ok(table);
+        }
     }
     core.check_writable()?;
     let (table, ticket) = {
@@ -167,6 +168,21 @@ pub(crate) fn open_table(
     };
     ticket.wait()?;
     Ok(table)
+}
+
+/// Refuses a page size that was asked for by name if the table has another one than that and than
+/// the one that its rows would need today.
+fn check_class(core: &Core, table: &TableInfo, spec: &TableSpec<'_>) -> Result<()> {
+    let asked = core.options.page_class;
+    if !core.options.page_class_named || table.class == asked || table.class == spec.class {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Invalid, "the table has another page size");
+    Err(error
+        .with("option", "page_bytes")
+        .with("given", asked.bytes())
+        .with("stored", table.class.bytes())
+        .with("table", &table.name))
 }
 
 /// A row id of the table in `tree` that was never given out.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use terrane_wal::env::Env;
-use terrane_wal::io::{IoError, Kind, Lock};
+use terrane_wal::io::{Backend, IoError, Kind, Lock};
 
 use crate::builder::{Create, Options};
 use crate::error::{Error, ErrorKind, Result};
@@ -132,8 +132,32 @@ pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Bo
     let error = Error::new(
         ErrorKind::Locked,
         "the database is open in this process or another",
-    );
-    Err(error.with("path", dir.display()))
+    )
+    .with("path", dir.display());
+    Err(match owner_of(env, &path) {
+        Some(pid) => error.with("owner_pid", pid),
+        None => error,
+    })
+}
+
+/// The process that holds the lock of a file, if the kernel says so (proc_locks(5)): known also
+/// when the owner was killed and could not have written anything.
+fn owner_of(env: &Env, path: &Path) -> Option<u32> {
+    if env.disk.backend() == Backend::Sim {
+        return None;
+    }
+    let stat = env.disk.stat(path).ok()??;
+    let major = stat.device >> 8 & 0xfff | stat.device >> 32 & !0xfff;
+    let minor = stat.device & 0xff | stat.device >> 12 & !0xff;
+    let file = format!("{major:02x}:{minor:02x}:{}", stat.inode);
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let holder = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let is_lock = words.next() == Some("FLOCK");
+        let pid = words.nth(2)?.parse().ok()?;
+        (is_lock && words.next() == Some(&file)).then_some(pid)
+    };
+    locks.lines().find_map(holder)
 }
 
 fn is_refused(error: &IoError) -> bool {

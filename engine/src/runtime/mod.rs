@@ -61,6 +61,7 @@ pub(crate) struct Core {
     poison: Mutex<Option<String>>,
     poisoned: AtomicBool,
     panicked: AtomicBool,
+    /// Who opened it.
     pid: AtomicU32,
     lock: Mutex<Option<Box<dyn Lock>>>,
 }

@@ -31,9 +31,10 @@ impl Database {
     ///
     /// # Errors
     /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
-    /// `terrane.`, or when the builder's page size is another than the table's; `Schema` when the stored types, fields or indexes are others, naming both
-    /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
-    /// there and cannot be made; those of a commit.
+    /// `terrane.`, or when the builder's page size is another than the table's; `Schema` when the
+    /// stored types, fields or indexes are others, naming both sides, or when the declared ones
+    /// contradict themselves; `ReadOnly` when the table is not there and cannot be made; those of a
+    /// commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
         check_dimensions(V::fields()).map_err(|error| error.with("table", def.name()))?;
         let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
@@ -44,14 +45,6 @@ impl Database {
             schema: &schema,
         };
         let info = self.open_table(def.name(), &spec)?;
-        if self.core().options.page_class_wanted && info.class != spec.class {
-            let error = Error::new(ErrorKind::Invalid, "the table has another page size");
-            return Err(error
-                .with("option", "page_bytes")
-                .with("given", spec.class.bytes())
-                .with("stored", info.class.bytes())
-                .with("table", def.name()));
-        }
         Ok(Table::new(Shape {
             info,
             of: Arc::downgrade(self.core()),

@@ -1,7 +1,9 @@
 //! `write` and `try_write`: attempts of a closure until one commits.
 //!
-//! A conflict is remembered by the transaction, so it is answered by another attempt also if the
-//! closure wrapped or hid the error. Every attempt has the age of the first. An attempt after a
+//! Whatever is safe to retry is tried again: a conflict, another leader, a table that changed under
+//! the transaction. A conflict is remembered by the transaction, so it is answered by another
+//! attempt also if the closure wrapped or hid the error. When the attempts are used up, the error
+//! of the last one is the answer. Every attempt has the age of the first. An attempt after a
 //! conflict on a row locks that row before it reads anything: holding nothing, it may wait for
 //! anybody, so on a hot row the attempts queue up instead of failing again and again.
 
@@ -32,6 +34,7 @@ pub(crate) fn run<T, E: From<Error>>(
         age: core.next_age(),
     };
     let mut locked_first: Option<RowKey> = None;
+    let mut last = None;
     for attempt in 0..=options.retries {
         if attempt > 0 {
             count(&core.counters.retries);
@@ -44,6 +47,7 @@ pub(crate) fn run<T, E: From<Error>>(
         let outcome = body(&mut tx);
         if let Some(conflict) = tx.take_conflict() {
             locked_first = conflict.key;
+            last = outcome.err();
             continue;
         }
         let value = match outcome {
@@ -60,12 +64,18 @@ pub(crate) fn run<T, E: From<Error>>(
         drop(tx);
         match ticket {
             Ok(ticket) => return Ok((value, ticket.wait()?)),
-            Err(error) if error.is_retryable() => locked_first = conflict.and_then(|c| c.key),
+            Err(error) if error.is_retryable() => {
+                locked_first = conflict.and_then(|c| c.key);
+                last = Some(error.with("retries", options.retries).into());
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    let error = Error::new(ErrorKind::Conflict, "conflicts used up the retries");
-    Err(error.with("retries", options.retries).into())
+    Err(last.unwrap_or_else(|| {
+        // The closure hid it.
+        let error = Error::new(ErrorKind::Conflict, "conflicts used up the retries");
+        error.with("retries", options.retries).into()
+    }))
 }
 
 /// Lets others finish: not at all before a lock that queues, else for a random while that grows.
