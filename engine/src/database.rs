@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::limits::MAX_IDEMPOTENCY_KEY_BYTES;
 use crate::metrics::{IoCounts, Stats};
 use crate::runtime::Core;
-use crate::runtime::worker::{self, Worker};
+use crate::runtime::worker::Worker;
 use crate::txn::intents::Intents;
 use crate::txn::snapshot::read_row;
 use crate::txn::transaction::Begin;
@@ -224,7 +224,7 @@ impl Database {
     /// is more to do.
     #[cfg(feature = "sim")]
     pub fn background_step(&self) -> bool {
-        worker::step(self.core())
+        crate::runtime::worker::step(self.core())
     }
 
     /// One step of a checkpoint, which is begun if none is under way: true when it is published.
