@@ -134,6 +134,37 @@ impl Tagged {
     }
 }
 
+/// Changes both pages in one epoch, as a split does. None if both tries met a latched page.
+fn change_both(gate: &Gate, pages: &[Tagged; 2]) -> Option<Epoch> {
+    // At most two tries: the epoch moves once.
+    for _ in 0..2 {
+        let epoch = gate.enter(0);
+        let latched = pages
+            .each_ref()
+            .map(|page| latch::try_latch(&page.state).is_some());
+        let older = |page: &Tagged| page.epoch.load(Ordering::Relaxed) <= u64::from(epoch.0);
+        let fits = latched == [true; 2] && pages.iter().all(older);
+        if fits {
+            for page in pages {
+                // A page never goes back to an older epoch.
+                let joined = page.epoch.load(Ordering::Relaxed).max(u64::from(epoch.0));
+                page.epoch.store(joined, Ordering::Relaxed);
+                page.part.store(joined, Ordering::Relaxed);
+            }
+        }
+        for (page, latched) in pages.iter().zip(latched) {
+            if latched {
+                latch::release_changed(&page.state);
+            }
+        }
+        gate.leave(0, epoch);
+        if fits {
+            return Some(epoch);
+        }
+    }
+    None
+}
+
 /// A structure change over two pages against a bump of the epoch and a change of one page in the
 /// newer epoch: the image holds both pages' change or neither (T2).
 ///
@@ -145,38 +176,7 @@ fn a_structure_change_lies_in_one_epoch() {
         let pages = Arc::new([Tagged::new(), Tagged::new()]);
         let changer = {
             let (gate, pages) = (gate.clone(), pages.clone());
-            thread::spawn(move || {
-                // At most two tries: the epoch moves once.
-                for _ in 0..2 {
-                    let epoch = gate.enter(0);
-                    let latched = pages
-                        .each_ref()
-                        .map(|page| latch::try_latch(&page.state).is_some());
-                    let fits = latched == [true; 2]
-                        && pages
-                            .iter()
-                            .all(|page| page.epoch.load(Ordering::Relaxed) <= u64::from(epoch.0));
-                    if fits {
-                        for page in &*pages {
-                            // A page never goes back to an older epoch.
-                            let own = page.epoch.load(Ordering::Relaxed);
-                            let joined = own.max(u64::from(epoch.0));
-                            page.epoch.store(joined, Ordering::Relaxed);
-                            page.part.store(joined, Ordering::Relaxed);
-                        }
-                    }
-                    for (page, latched) in pages.iter().zip(latched) {
-                        if latched {
-                            latch::release_changed(&page.state);
-                        }
-                    }
-                    gate.leave(0, epoch);
-                    if fits {
-                        return Some(epoch);
-                    }
-                }
-                None
-            })
+            thread::spawn(move || change_both(&gate, &pages))
         };
         let single = {
             let (gate, pages) = (gate.clone(), pages.clone());

@@ -104,16 +104,19 @@ impl CheckReport {
 /// Those that are no damage: `NotFound`, `Locked` (the database is open), `Invalid` (no database),
 /// `Version`, `Io`, `Full`. Damage is in the report.
 pub fn check(path: impl AsRef<Path>) -> Result<CheckReport> {
-    check_with(&system()?, path)
+    check_in(&system()?, path.as_ref())
 }
 
 /// As [`check`], over the caller's disk.
 ///
 /// # Errors
 /// As [`check`].
-#[cfg_attr(not(feature = "sim"), allow(unreachable_pub))]
+#[cfg(feature = "sim")]
 pub fn check_with(env: &Env, path: impl AsRef<Path>) -> Result<CheckReport> {
-    let path = path.as_ref();
+    check_in(env, path.as_ref())
+}
+
+fn check_in(env: &Env, path: &Path) -> Result<CheckReport> {
     let shadow = shadow_of(env, path)?;
     // Held over all steps; each gets a shadow of its own, so that none sees what another wrote.
     let held = lock(env, path)?;
