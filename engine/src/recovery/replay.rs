@@ -40,19 +40,12 @@ enum Op {
     },
 }
 
-/// What the chunks of a transaction have brought.
-#[derive(Debug, Default)]
-struct Run {
-    ops: Vec<Op>,
-    chunks: u32,
-}
-
 /// A replay under way.
 pub(super) struct Replay<'a> {
     store: &'a Store,
     pool: Option<rayon::ThreadPool>,
     /// Chunk runs whose COMMIT has not come yet.
-    runs: BTreeMap<TxnId, Run>,
+    runs: BTreeMap<TxnId, Vec<Op>>,
     net: Net,
     progress: RecoveryProgress,
     on_progress: Option<OnRecovery>,
@@ -102,34 +95,31 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over. Runs that never ended have no effect; each is returned with the number
-    /// of its chunks.
-    pub(super) fn finish(mut self) -> Result<Vec<(TxnId, u32)>> {
+    /// The entries are over: runs that never ended have no effect.
+    pub(super) fn finish(mut self) -> Result<()> {
         self.flush()?;
         self.progress.done = true;
         self.report();
-        let runs = self.runs.iter().map(|(txn, run)| (*txn, run.chunks));
-        Ok(runs.collect())
+        Ok(())
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
         let txn = entry.entry.txn();
-        let mut run = self.runs.remove(&txn).unwrap_or_default();
+        let mut ops = self.runs.remove(&txn).unwrap_or_default();
         let mut end = None;
         for record in entry.entry.records() {
             match op_of(&record)? {
-                Some(op) => run.ops.push(op),
+                Some(op) => ops.push(op),
                 None => end = Some(record),
             }
         }
         self.progress.log_bytes += entry.end.since(entry.begin);
         match end.map(|record| record.body) {
             Some(Body::Chunk) => {
-                run.chunks += 1;
-                self.runs.insert(txn, run);
+                self.runs.insert(txn, ops);
             }
             Some(Body::Commit { idempotency }) => {
-                self.commit(run.ops)?;
+                self.commit(ops)?;
                 if !idempotency.is_empty() {
                     let row = Remembered {
                         ts: entry.ts,
