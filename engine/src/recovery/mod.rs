@@ -10,7 +10,6 @@
 mod directory;
 mod replay;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use terrane_btree::{Class, Opened, Store};
 use terrane_wal::env::Env;
 use terrane_wal::io::{Backend, Lock};
 use terrane_wal::lsn::{Lsn, TreeId, Ts, TxnId};
-use terrane_wal::{Body, EntryBuilder, Log, ReplayEntry, WalError};
+use terrane_wal::{EntryBuilder, Log, WalError};
 
 use crate::builder::Options;
 use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
@@ -184,7 +183,6 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         replay::threads()
     };
     let mut replay = Replay::new(store, threads, options.on_recovery.clone())?;
-    let mut open_runs = BTreeMap::new();
     let outcome = Log::open(
         env,
         &dir.join("log"),
@@ -192,16 +190,13 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         opened.redo_lsn,
         opened.image_hi_lsn,
         options.log.clone(),
-        &mut |entry| {
-            note_run(&mut open_runs, &entry);
-            replay.entry(entry)
-        },
+        &mut |entry| replay.entry(entry),
     );
     let (log, found) = match (outcome, replay.failure()) {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    replay.finish()?;
+    let open_runs = replay.finish()?;
     drop_orphans(store)?;
     let last = found
         .last_ts
@@ -217,19 +212,10 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     source.ready(Some(log), base, replayed)
 }
 
-/// Keeps the runs of chunks that no entry has ended yet, each with the number of its chunks.
-fn note_run(runs: &mut BTreeMap<TxnId, u32>, entry: &ReplayEntry<'_>) {
-    let (txn, chunks) = (entry.entry.txn(), entry.entry.n_chunks());
-    match entry.entry.terminal().body {
-        Body::Chunk => runs.insert(txn, chunks.saturating_add(1)),
-        _ => runs.remove(&txn),
-    };
-}
-
 /// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space
 /// that is left to the next open: until then the runs stay open, and have no effect either.
-fn close_runs(log: &Arc<Log>, runs: &BTreeMap<TxnId, u32>) -> Result<()> {
-    for (&txn, &chunks) in runs {
+fn close_runs(log: &Arc<Log>, runs: &[(TxnId, u32)]) -> Result<()> {
+    for &(txn, chunks) in runs {
         let mut entry = EntryBuilder::new();
         entry.continue_run(txn, chunks);
         let entry = entry.abort(txn);

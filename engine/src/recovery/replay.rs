@@ -40,12 +40,19 @@ enum Op {
     },
 }
 
+/// What the chunks of a transaction have brought.
+#[derive(Debug, Default)]
+struct Run {
+    ops: Vec<Op>,
+    chunks: u32,
+}
+
 /// A replay under way.
 pub(super) struct Replay<'a> {
     store: &'a Store,
     pool: Option<rayon::ThreadPool>,
     /// Chunk runs whose COMMIT has not come yet.
-    runs: BTreeMap<TxnId, Vec<Op>>,
+    runs: BTreeMap<TxnId, Run>,
     net: Net,
     progress: RecoveryProgress,
     on_progress: Option<OnRecovery>,
@@ -95,31 +102,34 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over: runs that never ended have no effect.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// The entries are over. Runs that never ended have no effect; each is returned with the number
+    /// of its chunks.
+    pub(super) fn finish(mut self) -> Result<Vec<(TxnId, u32)>> {
         self.flush()?;
         self.progress.done = true;
         self.report();
-        Ok(())
+        let runs = self.runs.iter().map(|(txn, run)| (*txn, run.chunks));
+        Ok(runs.collect())
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
         let txn = entry.entry.txn();
-        let mut ops = self.runs.remove(&txn).unwrap_or_default();
+        let mut run = self.runs.remove(&txn).unwrap_or_default();
         let mut end = None;
         for record in entry.entry.records() {
             match op_of(&record)? {
-                Some(op) => ops.push(op),
+                Some(op) => run.ops.push(op),
                 None => end = Some(record),
             }
         }
         self.progress.log_bytes += entry.end.since(entry.begin);
         match end.map(|record| record.body) {
             Some(Body::Chunk) => {
-                self.runs.insert(txn, ops);
+                run.chunks += 1;
+                self.runs.insert(txn, run);
             }
             Some(Body::Commit { idempotency }) => {
-                self.commit(ops)?;
+                self.commit(run.ops)?;
                 if !idempotency.is_empty() {
                     let row = Remembered {
                         ts: entry.ts,

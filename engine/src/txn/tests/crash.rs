@@ -154,7 +154,7 @@ fn an_open_run_of_chunks_is_aborted_by_the_next_open() {
         let txn = run.unwrap();
         let abort = (format!("{:?}", Body::Abort { txn }), 2);
         if round == 0 {
-            assert_eq!(ends_from(&db, end), [abort.clone()]);
+            assert_eq!(ends_from(&db, end), std::slice::from_ref(&abort));
         }
         let rows = Rows::open(&db, "t");
         assert_eq!(rows.get(&db.snapshot(), "b").unwrap(), None);
