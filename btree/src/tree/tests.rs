@@ -378,10 +378,10 @@ fn a_run_does_what_its_rows_do_one_by_one() {
                     let x = mixed(round * 1_000 + i);
                     let mut key = (x % 5_000).to_be_bytes().to_vec();
                     // Some keys and values are too long for a leaf.
-                    if x % 97 == 0 {
+                    if x.is_multiple_of(97) {
                         key.resize(3_000, 7);
                     }
-                    let len = if x % 89 == 0 { 9_000 } else { x % 200 };
+                    let len = if x.is_multiple_of(89) { 9_000 } else { x % 200 };
                     // The later rounds take most of it away again.
                     let goes = x % 8 < round;
                     (key, (!goes).then(|| vec![round as u8; len as usize]))

@@ -28,6 +28,7 @@ use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
 
 use directory::State;
+use net::Unread;
 use replay::Replay;
 
 /// How far a recovery has come.
@@ -53,7 +54,7 @@ pub(crate) fn open(env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> 
         State::Missing | State::Empty => directory::inspect(&env, dir, &options)?,
         State::Database => state,
     };
-    let parts = match state {
+    let ready = match state {
         State::Missing | State::Empty => create(env, dir, options, lock)?,
         State::Database => {
             let (store, opened) = Store::open(&env, dir, options.store.clone())?;
@@ -81,8 +82,17 @@ pub(crate) fn open(env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> 
             )?
         }
     };
-    let replayed = parts.replayed;
-    let core = Core::new(parts.parts);
+    let Ready {
+        parts,
+        replayed,
+        unread,
+        redo,
+    } = ready;
+    let core = Core::new(parts);
+    for ((tree, key), (value, cause)) in unread {
+        core.unapplied
+            .restore(&core, (tree, key.into()), value, redo, cause);
+    }
     if replayed {
         // What was replayed is not replayed again; without space the old image and log remain.
         match checkpoint::now(&core, false) {
@@ -106,6 +116,9 @@ struct Source<'a> {
 struct Ready {
     parts: Parts,
     replayed: bool,
+    /// Rows of the log whose leaf could not be read, and where the log has them.
+    unread: Unread,
+    redo: Lsn,
 }
 
 impl Source<'_> {
@@ -133,7 +146,12 @@ impl Source<'_> {
             catalog: Catalog::of(tables),
             base,
         };
-        Ok(Ready { parts, replayed })
+        Ok(Ready {
+            parts,
+            replayed,
+            unread: Unread::new(),
+            redo: base.0,
+        })
     }
 }
 
@@ -197,7 +215,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    replay.finish()?;
+    let unread = replay.finish()?;
     drop_orphans(store)?;
     let last = found
         .last_ts
@@ -208,7 +226,11 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
     source.options.notices.extend(opened.fell_back.clone());
-    source.ready(Some(log), base, replayed)
+    Ok(Ready {
+        unread,
+        redo: opened.redo_lsn,
+        ..source.ready(Some(log), base, replayed)?
+    })
 }
 
 /// Drops trees that were made for a table whose commit never happened.

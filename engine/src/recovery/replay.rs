@@ -11,13 +11,14 @@ use std::ops::Bound;
 
 use terrane_btree::{Class, Direction, Edit, LeafRows, Store};
 use terrane_wal::lsn::{TreeId, TxnId};
+use terrane_wal::sync::Mutex;
 use terrane_wal::{Body, DdlKind, DdlOp, Record, ReplayEntry, WalError};
 
 use crate::builder::OnRecovery;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::recovery::RecoveryProgress;
-use crate::recovery::net::Net;
+use crate::recovery::net::{Net, Unread};
 
 /// Bytes of net rows that are gathered before they are applied.
 const NET_BYTES_MAX: usize = 48 << 20;
@@ -68,6 +69,7 @@ pub(super) struct Replay<'a> {
     /// Chunk runs whose COMMIT has not come yet.
     runs: BTreeMap<TxnId, Vec<Op<'static>>>,
     net: Net,
+    unread: Mutex<Unread>,
     progress: RecoveryProgress,
     on_progress: Option<OnRecovery>,
     failure: Option<Error>,
@@ -94,6 +96,7 @@ impl<'a> Replay<'a> {
             pool,
             runs: BTreeMap::new(),
             net: Net::default(),
+            unread: Mutex::default(),
             progress: RecoveryProgress::default(),
             on_progress,
             failure: None,
@@ -115,12 +118,13 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over: runs that never ended have no effect.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// The entries are over: runs that never ended have no effect. Returns the rows whose leaf could
+    /// not be read.
+    pub(super) fn finish(mut self) -> Result<Unread> {
         self.flush()?;
         self.progress.done = true;
         self.report();
-        Ok(())
+        Ok(std::mem::take(&mut *self.unread.lock()))
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
@@ -195,7 +199,7 @@ impl<'a> Replay<'a> {
         let store = self.store;
         // A tree that the image no longer has was dropped later in this log.
         let tree = |id| Ok(store.tree(id)?);
-        self.net.drain(&tree, self.pool.as_ref())?;
+        self.net.drain(&tree, self.pool.as_ref(), &self.unread)?;
         self.report();
         Ok(())
     }
