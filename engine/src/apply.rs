@@ -2,8 +2,9 @@
 //!
 //! They go through the recent-writes index: pre-image and begin timestamp first, then value and
 //! versioned bit, both under the leaf's latch. (Recovered rows have no readers and no older
-//! versions: `recovery` puts them where they belong by itself.) A row whose leaf cannot be read stays here as unapplied: it counts for the redo
-//! position, keeps its intent, and is tried again in the background (X2).
+//! versions: `recovery` puts them where they belong by itself.) A row whose leaf cannot be read
+//! stays here as unapplied: it counts for the redo position, keeps its intent, and is tried again
+//! in the background (X2).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

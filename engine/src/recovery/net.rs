@@ -84,8 +84,8 @@ impl Net {
     }
 
     /// Applies everything, by key range on the threads of `pool` if there is one, and is empty.
-    /// Rows of trees that `tree` does not know any more are skipped; those whose leaf cannot be read
-    /// go to `unread`.
+    /// Rows of trees that `tree` does not know any more are skipped; those whose leaf cannot be
+    /// read go to `unread`.
     pub(super) fn drain(
         &mut self,
         tree: &dyn Fn(TreeId) -> Result<Option<Tree>>,

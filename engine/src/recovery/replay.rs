@@ -118,8 +118,8 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over: runs that never ended have no effect. Returns the rows whose leaf could
-    /// not be read.
+    /// The entries are over: runs that never ended have no effect. Returns the rows whose leaf
+    /// could not be read.
     pub(super) fn finish(mut self) -> Result<Unread> {
         self.flush()?;
         self.progress.done = true;

@@ -73,6 +73,7 @@ fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
         db.background_step();
     }
     assert_eq!(db.core().unapplied.len(), 0);
+    assert_eq!(db.stats().recent_rows, 0, "nothing is kept for nobody");
     assert_eq!(get("k150").unwrap().as_deref(), Some("new"));
     assert!(get("k151").unwrap().unwrap().starts_with("value of k151"));
     let again = after_power_cut(&sim, 600);
