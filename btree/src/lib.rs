@@ -1,18 +1,19 @@
 //! Pages, buffer pool, trees and checkpoints for Terrane: bytes and epochs, no transactions.
 //!
-//! Reading order: [`ids`] (the numbers), [`page`] (what lies in a page), [`pool`] (pages in memory),
+//! Reading order: [`ids`] (the numbers), [`page`] (what lies in a page), [`pool`] (pages in
+//! memory),
 //! `space` (pages on disk), [`tree`] (rows), [`image`] (checkpoints and open), [`store`] (all of it
 //! together), [`check`] (verification).
 //!
 //! ```text
 //! row -> tree -> pool (frame, latch, epoch gate) -> eviction, checkpoint -> slot in a zone
-//!                                                         \-> delta list of the content's epoch -> map -> META
+//!                                                     \-> delta list of the content -> map -> META
 //! ```
 //! Invariants (numbers of the architecture page): T1 fences enclose keys. T2 a change of structure
 //! lies in one epoch, and a checkpoint writes delta lists, never the live locations. T3 page id and
-//! crc are verified on every read. T4 no wait inside the gate or under a latch. T5 a slot is written
-//! only if it is free in every retained map. M1 nothing is published that the log could lose. M2 two
-//! generations are openable; an abandoned checkpoint is covered by the next.
+//! crc are verified on every read. T4 no wait inside the gate or under a latch. T5 a slot is
+//! written only if it is free in every retained map. M1 nothing is published that the log could
+//! lose. M2 two generations are openable; an abandoned checkpoint is covered by the next.
 //!
 //! Under `--cfg loom` only the parts that models run exist: the state word and the gate, the very
 //! files that ship.
@@ -22,6 +23,7 @@ mod whole {
     pub use crate::audit::CheckReport;
     pub use crate::error::{Corruption, StoreError};
     pub use crate::ids::{Class, Epoch, PageId};
+    pub use crate::image::survey::{Surveyed, survey};
     pub use crate::image::{Checkpoint, LogView, Published, Step};
     pub use crate::stats::StoreStats;
     pub use crate::store::{DirtyEstimate, Opened, Progress, Store, StoreOptions};

@@ -99,14 +99,12 @@ fn run(folder: &Path) -> terrane::Result<()> {
 
     let counters = db.table(COUNTERS)?;
     std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                for _ in 0..10 {
-                    count_visit(&db, &counters).expect("conflicts are tried again");
-                }
-            });
-        }
-    });
+        let visit = || (0..10).try_for_each(|_| count_visit(&db, &counters).map(|_| ()));
+        let visitors = [scope.spawn(visit), scope.spawn(visit)];
+        visitors
+            .into_iter()
+            .try_for_each(|visitor| visitor.join().unwrap_or(Ok(())))
+    })?;
     let visits = counters.get(&db.snapshot(), "visits")?;
     println!("visits: {visits:?}");
     assert_eq!(visits, Some(20));

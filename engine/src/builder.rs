@@ -158,7 +158,8 @@ impl Builder {
         /// Memory for pages, log buffer and older versions together. Default 256 MiB, at least
         /// 4 MiB.
         memory_bytes: usize;
-        /// Page size of new tables: 8, 16 or 32 KiB. Default 8 KiB.
+        /// Page size of new tables: 8, 16 or 32 KiB; one with vectors may take larger ones. If it
+        /// is given, a table that has smaller pages is refused. Default 8 KiB.
         page_bytes: usize;
         /// Length of a log segment: a multiple of 4096, 256 KiB to 1 GiB. Default 64 MiB.
         segment_bytes: u64;
@@ -247,7 +248,7 @@ impl Builder {
     }
 
     /// Checks every option and fills in the defaults.
-    fn resolve(&self) -> Result<Options> {
+    pub(crate) fn resolve(&self) -> Result<Options> {
         if let Some(name) = self.twice {
             let error = Error::new(ErrorKind::Invalid, "an option was given twice");
             return Err(error.with("option", name));
@@ -340,7 +341,7 @@ impl Builder {
 }
 
 /// Row 1 of the bad-input catalogue: refused before any I/O.
-fn check_path(path: &Path) -> Result<()> {
+pub(crate) fn check_path(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let what = match bytes {
         [] => "a path is empty",

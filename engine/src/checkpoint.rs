@@ -10,6 +10,8 @@ use terrane_btree::{Checkpoint, LogView, Progress, Step};
 use terrane_wal::lsn::{Lsn, Term, Ts};
 
 use crate::error::Result;
+#[cfg(feature = "sim")]
+use crate::error::{Error, ErrorKind};
 use crate::metrics::count;
 use crate::runtime::Core;
 
@@ -113,7 +115,7 @@ pub(crate) fn step(core: &Arc<Core>) -> Progress {
         state.busy = true;
         state.running.take()
     };
-    let outcome = drive(core, &mut running, false);
+    let outcome = drive(core, &mut running, false, BATCH);
     let mut state = core.checkpointer.lock();
     state.busy = false;
     state.running = running;
@@ -144,7 +146,12 @@ fn ended(core: &Core, state: &mut Checkpointer, now: Duration) {
 }
 
 /// Some steps of a checkpoint, which is begun if there is none; trims the log after the last.
-fn drive(core: &Arc<Core>, running: &mut Option<Box<Checkpoint>>, clean: bool) -> Result<Step> {
+fn drive(
+    core: &Arc<Core>,
+    running: &mut Option<Box<Checkpoint>>,
+    clean: bool,
+    steps: usize,
+) -> Result<Step> {
     let checkpoint = match running {
         Some(checkpoint) => checkpoint,
         None => {
@@ -155,7 +162,7 @@ fn drive(core: &Arc<Core>, running: &mut Option<Box<Checkpoint>>, clean: bool) -
             running.insert(Box::new(core.store.begin_checkpoint(view)?))
         }
     };
-    for _ in 0..BATCH {
+    for _ in 0..steps {
         match checkpoint.step()? {
             Step::Working => {}
             Step::Waiting => return Ok(Step::Waiting),
@@ -189,11 +196,15 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
     };
     let mut early = running.is_some();
     let outcome = loop {
-        match drive(core, &mut running, clean && !early) {
+        match drive(core, &mut running, clean && !early, BATCH) {
             Ok(Step::Done(_)) if early => early = false,
             Ok(Step::Done(_)) => break Ok(()),
             Ok(Step::Working) => {}
             Ok(Step::Waiting) => {
+                // M1: what the log will never make durable is never published.
+                if let Some(cause) = core.log.as_ref().and_then(|log| log.poisoned()) {
+                    break Err((*cause).clone().into());
+                }
                 waiter.park_timeout(Duration::from_millis(1));
             }
             Err(error) => break Err(error),
@@ -206,6 +217,33 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
         ended(core, &mut state, core.now());
     }
     outcome
+}
+
+/// One step of the checkpoint under way, or of a new one. True when it is published.
+///
+/// # Errors
+/// What made the checkpoint fail; `Locked` if somebody else has it in hand.
+#[cfg(feature = "sim")]
+pub(crate) fn single_step(core: &Arc<Core>) -> Result<bool> {
+    let mut running = {
+        let mut state = core.checkpointer.lock();
+        if state.busy {
+            return Err(Error::new(ErrorKind::Locked, "a checkpoint is under way"));
+        }
+        state.busy = true;
+        state.running.take()
+    };
+    let outcome = drive(core, &mut running, false, 1);
+    let mut state = core.checkpointer.lock();
+    state.busy = false;
+    state.running = running.filter(|_| outcome.is_ok());
+    match outcome? {
+        Step::Done(_) => {
+            ended(core, &mut state, core.now());
+            Ok(true)
+        }
+        Step::Working | Step::Waiting => Ok(false),
+    }
 }
 
 /// Drops a checkpoint that is under way.

@@ -227,6 +227,40 @@ impl Database {
         crate::runtime::worker::step(self.core())
     }
 
+    /// Verifies every page, tree and slot of a database that nobody changes meanwhile; what is
+    /// wrong, in words.
+    ///
+    /// # Errors
+    /// `Io` if the device fails, `Closed`.
+    #[cfg(feature = "sim")]
+    pub fn check_store(&self) -> Result<Vec<String>> {
+        self.core().check_open()?;
+        let mut findings = Vec::new();
+        let mut found = |finding: terrane_btree::check::Finding| {
+            findings.push(finding.error.to_string());
+        };
+        self.core().store.check(&mut found)?;
+        Ok(findings)
+    }
+
+    /// One step of a checkpoint, which is begun if none is under way: true when it is published.
+    /// For tests that do something between any two steps.
+    ///
+    /// # Errors
+    /// As [`Database::checkpoint`].
+    #[cfg(feature = "sim")]
+    pub fn checkpoint_step(&self) -> Result<bool> {
+        checkpoint::single_step(self.core())
+    }
+
+    /// From now on every handle answers as one that a forked child has inherited, until it is told
+    /// otherwise: for tests, which cannot fork safely. Returns one of the handles.
+    #[cfg(feature = "sim")]
+    pub fn as_in_a_fork(&self, forked: bool) -> Database {
+        self.core().set_foreign(forked);
+        self.clone()
+    }
+
     /// Waits for commits in flight, then closes: later reads and commits give `Closed`. A second
     /// close does nothing.
     ///
@@ -400,6 +434,21 @@ impl Writer {
     pub fn idempotency(mut self, key: impl AsRef<[u8]>) -> Writer {
         self.options.idempotency = Some(key.as_ref().to_vec());
         self
+    }
+
+    /// Begins a transaction by hand with these options; nothing is retried.
+    ///
+    /// # Errors
+    /// `Invalid` for options that cannot be kept.
+    pub fn begin(&self) -> Result<Transaction> {
+        let core = self.db.core();
+        let begin = Begin {
+            isolation: self.options.isolation.unwrap_or(core.options.isolation),
+            durability: self.options.effective_durability(core)?,
+            idempotency: self.options.idempotency.clone(),
+            age: core.next_age(),
+        };
+        Ok(Transaction::begin(&self.db, begin))
     }
 
     /// Runs `body` as [`Database::try_write`] does, and returns the commit too.

@@ -25,6 +25,8 @@ mod error;
 mod field;
 #[cfg(not(loom))]
 mod index;
+#[cfg(not(loom))]
+pub mod inspect;
 pub mod limits;
 #[cfg(not(loom))]
 mod metrics;
@@ -51,6 +53,8 @@ pub use error::{Error, ErrorKind, Outcome, Result};
 pub use field::Field;
 #[cfg(not(loom))]
 pub use index::{Index, IndexScan};
+#[cfg(not(loom))]
+pub use inspect::{CheckReport, Finding, check};
 #[cfg(not(loom))]
 pub use metrics::{IoCounts, Stats};
 #[cfg(not(loom))]

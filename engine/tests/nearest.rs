@@ -94,12 +94,15 @@ fn distance(by: By, row: &Passage, query: &[f32]) -> Option<f64> {
     })
 }
 
+/// A filter, and the same condition by hand.
+type Twin = (Filter<Passage>, fn(&Passage) -> bool);
+
 /// The search under test against one by hand over the rows that `read` sees.
 fn check(
     passages: &Table<String, Passage>,
     read: &impl Read,
     random: &mut Random,
-    filters: &[(Filter<Passage>, fn(&Passage) -> bool)],
+    filters: &[Twin],
 ) {
     let rows: Vec<(String, Passage)> = passages.iter(read).map(Result::unwrap).collect();
     for by in [By::Angle, By::Place, By::Weight] {
@@ -152,7 +155,7 @@ fn searches_agree_with_one_by_hand() {
     let (_folder, db, passages) = open();
     let mut random = Random(3);
     let en: Filter<Passage> = Passage::LANG.eq("en");
-    let filters: Vec<(Filter<Passage>, fn(&Passage) -> bool)> = vec![
+    let filters: Vec<Twin> = vec![
         (Passage::LANG.ne("none"), |_| true),
         (en.clone(), |row| row.lang == "en"),
         (en.clone() & Passage::YEAR.between(2010..), |row| {

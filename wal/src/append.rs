@@ -194,9 +194,10 @@ impl Log {
         }
     }
 
-    /// Makes the next segment ready and returns its length. One caller at a time.
+    /// Makes the next segment ready and returns its length. One caller at a time. After a failure
+    /// the file is given up, and the next attempt makes another one.
     pub(crate) fn prepare_segment(&self) -> Result<u64, WalError> {
-        let plan = self.shelf.lock().plan(&self.dir);
+        let plan = self.shelf.lock().plan();
         let prepared = carry_out(&*self.env.disk, &self.dir, &plan)?;
         let made = match plan.spare {
             Some(_) => &self.counters.segments_recycled,

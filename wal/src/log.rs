@@ -177,7 +177,10 @@ impl Log {
         options: LogOptions,
     ) -> Result<Arc<Log>, WalError> {
         options.check()?;
-        env.disk.create_dir(dir)?;
+        // A creation that crashed may have left the folder; its files are the caller's to remove.
+        if env.disk.stat(dir)?.is_none() {
+            env.disk.create_dir(dir)?;
+        }
         if let Some(parent) = dir.parent() {
             env.disk.sync_dir(parent)?;
         }
@@ -313,10 +316,11 @@ impl Log {
         self.counters
             .segments_trimmed
             .fetch_add(trimmed, Ordering::Relaxed);
+        let mut outcome = Ok(());
         for spare in surplus {
-            self.env.disk.remove(&spare.path)?;
+            outcome = outcome.and(self.env.disk.remove(&spare.path));
         }
-        Ok(())
+        Ok(outcome?)
     }
 
     /// The oldest position that can still be read.
@@ -353,10 +357,11 @@ impl Log {
         self.board.poison()
     }
 
-    /// Refuses new entries, makes those in flight durable and vouches for the last frame. Entries
-    /// admitted before may still be sequenced; their own waits flush them.
+    /// Refuses new entries, waits until every admission is sequenced or dropped and every entry is
+    /// filled, makes them durable and vouches for the last frame. Must not be called by a thread
+    /// that holds an admission or an unfilled reservation: it would wait for itself.
     pub fn close(&self) -> Result<(), WalError> {
-        self.board.close();
+        self.board.close(&*self.env.park);
         self.flush()?;
         if self.vouch {
             self.vouch();

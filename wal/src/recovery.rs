@@ -28,6 +28,9 @@ use crate::lsn::{Lsn, Ts};
 use crate::segment::{FIRST_FRAME, FrameWindow, Segment, SegmentHeader, Spare, parse_segment_name};
 use crate::stream::EntryStream;
 
+/// Highest number that a file may have: more than a log lives to see, and each has a next one.
+const SEQ_MAX: u64 = u64::MAX >> 1;
+
 /// What recovery found: enough to go on.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -98,6 +101,8 @@ struct Survey {
     candidates: Vec<Candidate>,
     suspects: Vec<Suspect>,
     spares: Vec<Spare>,
+    /// Highest number of a name, part of the log or not.
+    highest: u64,
 }
 
 type Replay<'a> = &'a mut dyn FnMut(ReplayEntry<'_>) -> Result<(), WalError>;
@@ -115,8 +120,8 @@ pub(crate) fn find_end(
         candidates,
         suspects,
         mut spares,
+        highest,
     } = survey(disk, dir, uuid)?;
-    let highest = candidates.last().map_or(0, |last| last.header.seq);
     let [at_redo, below] = starts(&candidates, redo)?;
     let mut scan = Scan::new(&candidates, &suspects, redo);
     if let Some(first) = at_redo {
@@ -206,6 +211,11 @@ fn survey(disk: &dyn Disk, dir: &Path, uuid: [u8; 16]) -> Result<Survey, WalErro
             continue;
         };
         let path = dir.join(&name);
+        if seq > SEQ_MAX {
+            let expected = format!("segment numbers up to {SEQ_MAX:x}");
+            return Err(WalError::corrupt(0, expected, name).in_file(&path, 0));
+        }
+        survey.highest = survey.highest.max(seq);
         let file = disk.open(&path, Open::Write)?;
         let len = file.len()? / BLOCK as u64 * BLOCK as u64;
         let mut window = FrameWindow::new(Arc::clone(&file), Purpose::Replay, 2 * BLOCK);

@@ -11,8 +11,9 @@
 //! durable write: a file whose header does not name its own number is *prepared*, not yet part of
 //! the log.
 //!
-//! Invariants: a name is durable (directory synced) before the first frame is written; the salt is
-//! drawn anew for each use, also within one run (L1).
+//! Invariants: a name is durable (directory synced) before the first frame is written, and is given
+//! to a file once: one whose preparation failed in any call is removed, and its number is skipped.
+//! The salt is drawn anew for each use, also within one run (L1).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +164,8 @@ pub(crate) struct Spare {
     pub(crate) len: u64,
 }
 
-/// Makes a file of `len` zeros and its name durable.
+/// Makes a file of `len` zeros and its name durable. If that fails, the file is given up: `seq`
+/// must not be used again.
 pub(crate) fn create_segment(
     disk: &dyn Disk,
     dir: &Path,
@@ -171,14 +173,7 @@ pub(crate) fn create_segment(
     len: u64,
 ) -> Result<Prepared, IoError> {
     let path = dir.join(segment_name(seq));
-    let file = match disk.open(&path, Open::CreateNew) {
-        // Left by an attempt that failed half-way and could not clean up.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            disk.remove(&path)?;
-            disk.open(&path, Open::CreateNew)?
-        }
-        other => other?,
-    };
+    let file = disk.open(&path, Open::CreateNew)?;
     let made = write_zeros(&*file, len).and_then(|()| disk.sync_dir(dir));
     if let Err(error) = made {
         drop(file);
@@ -201,7 +196,8 @@ fn write_zeros(file: &dyn File, len: u64) -> Result<(), IoError> {
     file.sync()
 }
 
-/// Renames a spare file to the next number. Its old bytes stay: no frame in it has the new salt.
+/// Renames a spare file to the next number. Its old bytes stay: no frame in it has the new salt. If
+/// that fails, the file is given up: `seq` must not be used again.
 pub(crate) fn recycle_segment(
     disk: &dyn Disk,
     dir: &Path,
@@ -209,14 +205,27 @@ pub(crate) fn recycle_segment(
     seq: u64,
 ) -> Result<Prepared, IoError> {
     let path = dir.join(segment_name(seq));
-    disk.rename(&spare.path, &path)?;
-    disk.sync_dir(dir)?;
-    let file = disk.open(&path, Open::Write)?;
-    Ok(Prepared {
-        seq,
-        file,
-        len: spare.len,
-    })
+    let made = disk.rename(&spare.path, &path).and_then(|()| {
+        let file = disk.open(&path, Open::Write)?;
+        // Whoever made a file that was found at an open may have died before it was durable.
+        file.sync()?;
+        disk.sync_dir(dir)?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok(Prepared {
+            seq,
+            file,
+            len: spare.len,
+        }),
+        Err(error) => {
+            // One of the two names leads to the file. The original error says more than one of the
+            // clean-up.
+            let _ = disk.remove(&path);
+            let _ = disk.remove(&spare.path);
+            Err(error)
+        }
+    }
 }
 
 /// A failed read, or else what was looked for, or else why it is not there.

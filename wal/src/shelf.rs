@@ -8,7 +8,9 @@
 //! (the board's `preparing` mark sees to that).
 //!
 //! Invariants: live segments have rising numbers and positions; the last live segment is never
-//! trimmed, nor one without a durable successor, so that the chain can always be followed (L1).
+//! trimmed, nor one without a durable successor, so that the chain can always be followed (L1). A
+//! number is drawn once, also when its file could not be made: what became of that name on disk is
+//! unknown, and no later sync of the folder can tell (a failed sync is final).
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -28,8 +30,8 @@ pub(crate) struct Shelf {
     pub(crate) prepared: VecDeque<Prepared>,
     pub(crate) spares: Vec<Spare>,
     pub(crate) consumers: Retention,
-    /// Number of the next file.
-    pub(crate) next_seq: u64,
+    /// Number of the next file; no name in the folder has it or a higher one.
+    next_seq: u64,
     /// Length of the next file.
     pub(crate) next_len: u64,
     /// Nothing below this position can be read any more.
@@ -62,16 +64,13 @@ impl Shelf {
     }
 
     /// What the next prepared segment will be: a spare file that is long enough, or a new one.
-    pub(crate) fn plan(&mut self, dir: &Path) -> Plan {
-        // A file that has the next name already is used, or replaced by a longer one.
-        let name = dir.join(segment_name(self.next_seq));
-        self.spares
-            .retain(|spare| spare.path != name || spare.len >= self.next_len);
-        let own = self.spares.iter().position(|spare| spare.path == name);
-        let fit = own.or_else(|| self.spares.iter().position(|s| s.len >= self.next_len));
+    pub(crate) fn plan(&mut self) -> Plan {
+        let fit = self.spares.iter().position(|s| s.len >= self.next_len);
         let spare = fit.map(|at| self.spares.swap_remove(at));
+        let seq = self.next_seq;
+        self.next_seq += 1;
         Plan {
-            seq: self.next_seq,
+            seq,
             len: spare.as_ref().map_or(self.next_len, |spare| spare.len),
             spare,
         }
@@ -79,7 +78,6 @@ impl Shelf {
 
     /// The plan was carried out.
     pub(crate) fn stock(&mut self, prepared: Prepared) {
-        self.next_seq = prepared.seq + 1;
         self.next_len = prepared.len.saturating_mul(2).min(self.len_max);
         self.prepared.push_back(prepared);
     }

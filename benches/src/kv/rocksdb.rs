@@ -1,5 +1,6 @@
 //! RocksDB: LSM tree. `sync` per write for durable commits, otherwise its log is left to the
-//! system; block cache and write buffers as given, two background threads, bloom filters of 10 bits.
+//! system; block cache and write buffers as given, two background threads, bloom filters of 10
+//! bits.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! META, the superblock: two generations of two copies, and which of them counts.
 //!
-//! Generation g lies in copies 2 (g mod 2) and 2 (g mod 2) + 1, at multiples of 64 KiB. A checkpoint
-//! writes both copies of the older generation, one durable write each; so at every moment a whole
-//! generation is on disk (M2). Byte table: engine/src/guide/format.md, "META".
+//! Generation g lies in copies 2 (g mod 2) and 2 (g mod 2) + 1, at multiples of 64 KiB. A
+//! checkpoint writes both copies of the older generation, one durable write each; so at every
+//! moment a whole generation is on disk (M2). Byte table: engine/src/guide/format.md, "META".
 
 use std::path::Path;
 
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Seen failing with the crc taken over the first 256 bytes only.
+    /// Meant to fail with the crc taken over the first 256 bytes only.
     #[test]
     fn every_changed_bit_of_a_copy_is_noticed() {
         let bytes = meta().encode();

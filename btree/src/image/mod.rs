@@ -7,6 +7,7 @@ pub mod gate;
 pub(crate) mod mapfile;
 pub(crate) mod meta;
 pub(crate) mod open;
+pub mod survey;
 pub(crate) mod writer;
 
 use terrane_wal::lsn::{Lsn, Term, Ts};

@@ -128,7 +128,7 @@ impl Images {
 }
 
 /// Reads and verifies one image; `owns` hears of each slot that it owns.
-fn read_image(
+pub(super) fn read_image(
     disk: &dyn Disk,
     dir: &Path,
     meta: &Meta,
@@ -159,7 +159,7 @@ fn read_image(
     for _ in 0..extent.zones {
         reader.zones.grow();
     }
-    let base = reader.read(disk, dir)?;
+    let base = reader.read(disk, dir).map_err(|error| error.at(&path, 0))?;
     let ImageReader {
         zones,
         gaps,

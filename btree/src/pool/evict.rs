@@ -3,8 +3,8 @@
 //! The hand walks over aligned blocks of the size that is wanted, so that frames of a larger class
 //! come together: a block is cleared as a whole. A page that was looked at since the hand last
 //! passed loses its mark and stays. Only try-latches are taken; a thread that needs a frame evicts
-//! itself, outside gate and latches (T4). It writes frozen copies as well, and those first: a pool of
-//! 64 frames works with any number of writers, however slowly a checkpoint steps.
+//! itself, outside gate and latches (T4). It writes frozen copies as well, and those first: a pool
+//! of 64 frames works with any number of writers, however slowly a checkpoint steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -66,8 +66,8 @@ impl Pool {
         let mut victims = Vec::new();
         let mut freed = 0;
         for step in 0..2 * blocks {
-            // A page that nobody looked at for a round, dirty as it is, goes before a clean one that
-            // lost its mark just now: otherwise the pages in use would drive out each other.
+            // A page that nobody looked at for a round, dirty as it is, goes before a clean one
+            // that lost its mark just now: otherwise the pages in use would drive out each other.
             if step >= blocks && !victims.is_empty() {
                 break;
             }

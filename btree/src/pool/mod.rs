@@ -13,7 +13,8 @@
 //!   `Latched` may first call [`Pool::pause`].
 //!
 //! What the store asks of the tree side: `Tree::create_root(&Arc<Pool>, TreeId, Class) ->
-//! Result<PageId, StoreError>` (an empty leaf), `Tree::attach(Arc<Pool>, TreeId, Class, root: PageId)
+//! Result<PageId, StoreError>` (an empty leaf), `Tree::attach(Arc<Pool>, TreeId, Class, root:
+//! PageId)
 //! -> Tree`, and `Tree::drop_contents(&self)` (frees every page, the root too).
 //!
 //! T4: nothing here waits while a gate guard or an `Excl` lives. Space on disk never stops a change

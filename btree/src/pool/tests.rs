@@ -54,7 +54,7 @@ fn the_pool_is_bounded_and_ended_pages_make_room() {
     assert_eq!(again.words()[100].load(Ordering::Relaxed), 0, "zeroed");
 }
 
-/// Seen failing with the condition `epoch > cut` left out of `make_dirty` (then the second change
+/// Meant to fail with the condition `epoch > cut` left out of `make_dirty` (then the second change
 /// freezes the page twice) and with the copy left out (then the frozen frame shows the change).
 #[test]
 fn a_frozen_page_goes_on_in_a_copy() {

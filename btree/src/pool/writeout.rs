@@ -282,8 +282,8 @@ impl Pool {
         latch::clear(entry.state, latch::IO);
         let live = before & latch::RESIDENT != 0 && latch::version(before) == version;
         if !(ok && live) {
-            // The page changed or ended meanwhile. If a checkpoint needs what was captured, a frozen
-            // copy of the same version is there: this write was the copy's.
+            // The page changed or ended meanwhile. If a checkpoint needs what was captured, a
+            // frozen copy of the same version is there: this write was the copy's.
             let key = (pending.id, pending.content);
             let same = self
                 .frozen

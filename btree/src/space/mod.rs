@@ -1,8 +1,8 @@
 //! Space on disk: zones of slots, deadlists, and the map from page ids to slots.
 //!
-//! [`zones`] says which slots are free, [`deadlist`] when a slot becomes free again, [`files`] where
-//! a slot lies, [`map`] how the map's bytes look. What changed since the newest image stands in
-//! delta lists in memory, one for each epoch of content.
+//! [`zones`] says which slots are free, [`deadlist`] when a slot becomes free again, [`files`]
+//! where a slot lies, [`map`] how the map's bytes look. What changed since the newest image stands
+//! in delta lists in memory, one for each epoch of content.
 
 pub(crate) mod deadlist;
 pub(crate) mod files;
@@ -34,8 +34,8 @@ const RESERVE_MAX: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     pub(crate) slots: Mutex<Slots>,
-    /// Changes by the epoch of the CONTENT (T2): a checkpoint of e writes lists <= e and never looks
-    /// at the live location array.
+    /// Changes by the epoch of the CONTENT (T2): a checkpoint of e writes lists <= e and never
+    /// looks at the live location array.
     pub(crate) lists: Mutex<BTreeMap<Epoch, DeltaList>>,
     /// None in a pool that lives in memory only.
     pub(crate) disk: Option<SpaceDisk>,

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(FIRST_FILE_UNITS * UNIT, (1 << 30) - (256 << 10));
     }
 
-    /// Seen failing with `low` set to `index` unconditionally in `give`: a freed slot below it is
+    /// Meant to fail with `low` set to `index` unconditionally in `give`: a freed slot below it is
     /// never found again.
     #[test]
     fn every_slot_is_handed_out_once_and_again_after_it_came_back() {

@@ -23,9 +23,9 @@ const AHEAD_MAX: usize = 128;
 const POOL_PART: usize = 8;
 
 impl Tree {
-    /// Reads the leaves of `keys`, best in ascending order, into memory in one batch, as far as they
-    /// are not there; of more than an eighth of the pool the first. A leaf that cannot be read is
-    /// no error here. Blocks. O(keys x height).
+    /// Reads the leaves of `keys`, best in ascending order, into memory in one batch, as far as
+    /// they are not there; of more than an eighth of the pool the first. A leaf that cannot be read
+    /// is no error here. Blocks. O(keys x height).
     pub fn prefetch<'k>(
         &self,
         keys: impl IntoIterator<Item = &'k [u8]>,

@@ -116,7 +116,7 @@ impl Run {
         }
         let (allowed, seen) = (run.allowed.clone(), run.seen.clone());
         run.disk.on_io(move |disk: &SimDisk, event: &IoEvent| {
-            if event.boundary % stride != 0 {
+            if !event.boundary.is_multiple_of(stride) {
                 return;
             }
             let allowed = allowed.lock().unwrap();
@@ -163,9 +163,9 @@ impl Run {
     }
 }
 
-/// Seen failing with: slots released by the newest image's epoch instead of the oldest's; the map
-/// written after META; a delta run written over the published tail of the file; META's copies of
-/// the newer generation overwritten.
+/// Seen failing with slots released by the newest image's epoch instead of the oldest's. Meant to
+/// fail as well with the map written after META, a delta run written over the published tail of the
+/// file, and META's copies of the newer generation overwritten.
 #[test]
 fn every_crash_opens_a_published_image() {
     let run = Run::watch(13, 1);

@@ -118,7 +118,7 @@ fn bad_superblocks() {
 }
 
 /// Row 73: every block of the map, changed, falls back to the image before; changed in both, it is
-/// Corrupt. Seen failing with the crc of base chunks not compared.
+/// Corrupt. Meant to fail with the crc of base chunks not compared.
 #[test]
 fn bad_maps_fall_back() {
     let (image, older, newest) = two_images();
@@ -204,7 +204,6 @@ fn a_generation_that_was_given_up_stays_given_up() {
 /// Rows 68, 69 and 78: each page, flipped, zeroed, replaced by another page or by its own past, is
 /// Corrupt with its place; other pages are read as before.
 ///
-/// Seen failing with the comparison with the map's crc left out (the stale page passes).
 #[test]
 fn bad_pages_are_named() {
     let (image, _, newest) = two_images();
@@ -245,6 +244,8 @@ fn bad_pages_are_named() {
 }
 
 /// Rows 69 and 78: the past of a page; a data file that is too short.
+///
+/// Seen failing with the comparison with the map's crc left out (the stale page passes).
 #[test]
 fn stale_pages_and_short_files() {
     let disk = SimDisk::seeded(3);

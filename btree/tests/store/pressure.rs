@@ -12,7 +12,7 @@ use crate::rig::{self, Dice, ModelLog};
 
 /// Sixteen threads and a checkpoint that steps slowly share 64 frames; a watchdog of 60 s.
 ///
-/// Seen failing (no end) with an eviction that skips what the checkpoint has frozen.
+/// Meant to fail (no end) with an eviction that skips what the checkpoint has frozen.
 #[test]
 fn sixty_four_frames_serve_sixteen_threads() {
     let disk = SimDisk::seeded(1);
@@ -77,8 +77,8 @@ fn sixty_four_frames_serve_sixteen_threads() {
 /// Rows 80 and 81: a full device refuses before anything is changed, lets a checkpoint finish out
 /// of the reserve, and serves again without a reopen when there is room.
 ///
-/// Seen failing with a reserve of zero (the checkpoint fails as well), and with dirty pages left out
-/// of the admission.
+/// Meant to fail with a reserve of zero (the checkpoint fails as well), and with dirty pages left
+/// out of the admission.
 #[test]
 fn a_full_device_refuses_and_recovers() {
     let disk = SimDisk::seeded(2);

@@ -1,8 +1,6 @@
 //! Many threads on one tree: nothing is lost, nothing is seen twice, and the tree stays a tree.
 //!
-//! Breaking any of these makes a test here fail (each was tried): the parent not validated after
-//! the child was looked at, the leaf not validated after the copy, a merge that does not latch the
-//! parent.
+//! Seen to fail with: the parent not validated after the child was looked at.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

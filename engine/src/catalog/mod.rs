@@ -80,6 +80,11 @@ impl Catalog {
         self.state.lock().tables.get(name).cloned()
     }
 
+    /// Every table, by name.
+    pub(crate) fn tables(&self) -> Vec<Arc<TableInfo>> {
+        self.state.lock().tables.values().cloned().collect()
+    }
+
     /// Refuses rows that were encoded under another version of their table's schema. Asked inside
     /// the gate, so the answer holds until the commit has its place.
     pub(crate) fn check_schema(&self, tree: TreeId, version: u32) -> Result<()> {
@@ -172,11 +177,12 @@ fn check_class(core: &Core, table: &TableInfo, spec: &TableSpec<'_>) -> Result<(
     if !core.options.page_class_named || table.class == asked || table.class == spec.class {
         return Ok(());
     }
-    let error = Error::new(ErrorKind::Invalid, "page_bytes differs from the table's");
+    let error = Error::new(ErrorKind::Invalid, "the table has another page size");
     Err(error
-        .with("table", &table.name)
-        .with("page_bytes", asked.bytes())
-        .with("table_page_bytes", table.class.bytes()))
+        .with("option", "page_bytes")
+        .with("given", asked.bytes())
+        .with("stored", table.class.bytes())
+        .with("table", &table.name))
 }
 
 /// A row id of the table in `tree` that was never given out.
@@ -245,7 +251,7 @@ fn system_transaction(db: &Database) -> Transaction {
     Transaction::begin(db, begin)
 }
 
-fn next_tree(core: &Core) -> Result<TreeId> {
+pub(crate) fn next_tree(core: &Core) -> Result<TreeId> {
     let mut value = Vec::new();
     let row = core.tree(COUNTERS)?.get(&NEXT_TREE, &mut value)?;
     if row.is_none_or(|flags| flags.ghost) {

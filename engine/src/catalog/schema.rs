@@ -340,7 +340,7 @@ impl FieldSchema {
                 _ => None,
             };
             let fits = found.is_some_and(|dim| dim == 0 || dim == vector.dim);
-            if !fits || vector.dim == 0 {
+            if !fits || vector.dim == 0 || vector.dim > MAX_DIMENSIONS {
                 return Err(self
                     .invalid("a metric stands at no vector of its dimension")
                     .with("type", &self.data_type)

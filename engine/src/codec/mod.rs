@@ -30,6 +30,7 @@ pub mod guard;
 pub mod hidden;
 pub mod index;
 pub mod key;
+pub mod order;
 pub mod record;
 pub mod show;
 pub mod span;

@@ -82,7 +82,12 @@ fn look(env: &Env, dir: &Path) -> Result<State> {
 
 /// True for what a creation may leave behind before META stands.
 fn is_ours(name: &str) -> bool {
-    matches!(name, "LOCK" | "log") || name.starts_with("data.") || name.starts_with("map.")
+    matches!(name, "LOCK" | "log") || is_part(name)
+}
+
+/// True for the files that a creation makes anew: META is written aside and renamed last.
+fn is_part(name: &str) -> bool {
+    name == "META.tmp" || name.starts_with("data.") || name.starts_with("map.")
 }
 
 /// Removes what a creation left behind that did not get to its end.
@@ -94,7 +99,7 @@ pub(super) fn clear_remnants(env: &Env, dir: &Path) -> Result<()> {
         }
     }
     for name in env.disk.list(dir)? {
-        if name.starts_with("data.") || name.starts_with("map.") {
+        if is_part(&name) {
             env.disk.remove(&dir.join(name))?;
         }
     }

@@ -15,21 +15,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use terrane_btree::{Class, Opened, Store};
-use terrane_wal::Log;
 use terrane_wal::env::Env;
 use terrane_wal::io::{Backend, Lock};
-use terrane_wal::lsn::{Lsn, TreeId, Ts};
+use terrane_wal::lsn::{Lsn, TreeId, Ts, TxnId};
+use terrane_wal::{EntryBuilder, Log, WalError};
 
 use crate::builder::Options;
 use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
 use crate::checkpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inspect::shadow::Shadow;
 use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
 
 use directory::State;
 use net::Unread;
-use replay::Replay;
+use replay::{Replay, Rest};
 
 /// How far a recovery has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +47,11 @@ pub struct RecoveryProgress {
 }
 
 /// Opens or makes the database in `dir`.
-pub(crate) fn open(env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> {
+pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Core>> {
+    if options.read_only {
+        // Not a byte changes, also where opening an image would clean up after a crash.
+        env.disk = Shadow::over(env.disk);
+    }
     let state = directory::inspect(&env, dir, &options)?;
     let lock = directory::lock(&env, dir, &options)?;
     // Looked at again under the lock: another process may have made it meanwhile.
@@ -215,14 +220,16 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    let unread = replay.finish()?;
+    let Rest { open_runs, unread } = replay.finish()?;
     drop_orphans(store)?;
     let last = found
         .last_ts
         .max(opened.image_hi_ts)
         .max(Ts(opened.clock_bound));
     log.observe(last);
-    let base = (found.end, found.last_ts.max(opened.image_hi_ts));
+    close_runs(&log, &open_runs)?;
+    let (end, ts) = log.positions().durable;
+    let base = (end, ts.max(opened.image_hi_ts));
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
     source.options.notices.extend(opened.fell_back.clone());
@@ -231,6 +238,22 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         redo: opened.redo_lsn,
         ..source.ready(Some(log), base, replayed)?
     })
+}
+
+/// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space
+/// that is left to the next open: until then the runs stay open, and have no effect either.
+fn close_runs(log: &Arc<Log>, runs: &[(TxnId, u32)]) -> Result<()> {
+    for &(txn, chunks) in runs {
+        let mut entry = EntryBuilder::new();
+        entry.continue_run(txn, chunks);
+        let entry = entry.abort(txn);
+        let admission = match log.admit(entry.len()) {
+            Err(WalError::Full { .. }) => break,
+            other => other?,
+        };
+        log.sequence(admission, entry, true, &mut |_| {}).fill();
+    }
+    Ok(log.flush()?)
 }
 
 /// Drops trees that were made for a table whose commit never happened.

@@ -42,6 +42,13 @@ enum Op<'a> {
     },
 }
 
+/// What the chunks of a transaction have brought.
+#[derive(Debug, Default)]
+struct Run {
+    ops: Vec<Op<'static>>,
+    chunks: u32,
+}
+
 impl Op<'_> {
     /// Keeps the operation until its transaction is complete.
     fn into_owned(self) -> Op<'static> {
@@ -67,12 +74,20 @@ pub(super) struct Replay<'a> {
     store: &'a Store,
     pool: Option<rayon::ThreadPool>,
     /// Chunk runs whose COMMIT has not come yet.
-    runs: BTreeMap<TxnId, Vec<Op<'static>>>,
+    runs: BTreeMap<TxnId, Run>,
     net: Net,
     unread: Mutex<Unread>,
     progress: RecoveryProgress,
     on_progress: Option<OnRecovery>,
     failure: Option<Error>,
+}
+
+/// What a replay leaves to others.
+pub(super) struct Rest {
+    /// Runs that never ended, each with the number of its chunks.
+    pub(super) open_runs: Vec<(TxnId, u32)>,
+    /// Rows whose leaf could not be read.
+    pub(super) unread: Unread,
 }
 
 /// Threads that apply the net: all cores, as the one that reads the log waits meanwhile.
@@ -118,18 +133,21 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over: runs that never ended have no effect. Returns the rows whose leaf
-    /// could not be read.
-    pub(super) fn finish(mut self) -> Result<Unread> {
+    /// The entries are over: runs that never ended have no effect.
+    pub(super) fn finish(mut self) -> Result<Rest> {
         self.flush()?;
         self.progress.done = true;
         self.report();
-        Ok(std::mem::take(&mut *self.unread.lock()))
+        let runs = self.runs.iter().map(|(txn, run)| (*txn, run.chunks));
+        Ok(Rest {
+            open_runs: runs.collect(),
+            unread: std::mem::take(&mut *self.unread.lock()),
+        })
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
         let txn = entry.entry.txn();
-        let run = self.runs.remove(&txn).unwrap_or_default();
+        let mut run = self.runs.remove(&txn).unwrap_or_default();
         let mut ops = Vec::with_capacity(entry.entry.records().size_hint().0);
         let mut end = None;
         for record in entry.entry.records() {
@@ -141,11 +159,12 @@ impl<'a> Replay<'a> {
         self.progress.log_bytes += entry.end.since(entry.begin);
         match end.map(|record| record.body) {
             Some(Body::Chunk) => {
-                let ops = ops.into_iter().map(Op::into_owned);
-                self.runs.insert(txn, run.into_iter().chain(ops).collect());
+                run.chunks += 1;
+                run.ops.extend(ops.into_iter().map(Op::into_owned));
+                self.runs.insert(txn, run);
             }
             Some(Body::Commit { idempotency }) => {
-                self.commit(run.into_iter().chain(ops))?;
+                self.commit(run.ops.into_iter().chain(ops))?;
                 if !idempotency.is_empty() {
                     let row = Remembered {
                         ts: entry.ts,

@@ -19,14 +19,22 @@ impl From<StoreError> for Error {
                     .with("limit_bytes", limit)
             }
             StoreError::Corrupt(place) => {
-                let error = Error::new(ErrorKind::Corrupt, "stored bytes fail their check");
-                let error = error
-                    .with("structure", place.what)
-                    .with("offset", place.offset);
-                match &place.file {
-                    Some(file) => error.with("file", file.display()),
-                    None => error,
+                let mut error = Error::new(ErrorKind::Corrupt, "stored bytes fail their check")
+                    .with("structure", place.what);
+                if let Some(page) = place.page {
+                    error = error.with("page", page.0);
                 }
+                if let Some(tree) = place.tree {
+                    error = error.with("tree", tree.0);
+                }
+                if let Some(file) = &place.file {
+                    error = error
+                        .with("file", file.display())
+                        .with("offset", place.offset);
+                }
+                error
+                    .with("expected", &place.expected)
+                    .with("found", &place.found)
             }
             StoreError::Io(source) => of_io(source),
             StoreError::Invalid { what } => Error::new(ErrorKind::Invalid, what.clone()),

@@ -194,9 +194,11 @@ impl Core {
         std::process::id() != self.pid.load(Ordering::Relaxed)
     }
 
-    /// From now on the database counts as opened by the process `pid`.
-    #[cfg(test)]
-    pub(crate) fn set_opened_by(&self, pid: u32) {
+    /// Makes the core look as a forked child sees it, or as before.
+    #[cfg(feature = "sim")]
+    pub(crate) fn set_foreign(&self, foreign: bool) {
+        let own = std::process::id();
+        let pid = if foreign { own.wrapping_add(1) } else { own };
         self.pid.store(pid, Ordering::Relaxed);
     }
 

@@ -13,7 +13,8 @@ use crate::catalog::{RowIds, TableSpec};
 use crate::codec::vector::VECTOR_HEADER_BYTES;
 use crate::codec::{DataType, FieldDef, Key, Value};
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::MAX_DIMENSIONS;
 use crate::table::def::TableDef;
 use crate::table::{Shape, Table};
 
@@ -30,10 +31,12 @@ impl Database {
     ///
     /// # Errors
     /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
-    /// `terrane.`; `Schema` when the stored types, fields or indexes are others, naming both
-    /// sides, or when the declared ones contradict themselves; `ReadOnly` when the table is not
-    /// there and cannot be made; those of a commit.
+    /// `terrane.`, or when the builder's page size is another than the table's; `Schema` when the
+    /// stored types, fields or indexes are others, naming both sides, or when the declared ones
+    /// contradict themselves; `ReadOnly` when the table is not there and cannot be made; those of a
+    /// commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
+        check_dimensions(V::fields()).map_err(|error| error.with("table", def.name()))?;
         let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
         let fields = V::fields();
         let spec = TableSpec {
@@ -41,13 +44,30 @@ impl Database {
             row_ids: row_ids(&schema.key, fields),
             schema: &schema,
         };
+        let info = self.open_table(def.name(), &spec)?;
         Ok(Table::new(Shape {
-            info: self.open_table(def.name(), &spec)?,
+            info,
             of: Arc::downgrade(self.core()),
             fields,
             key_type: K::key_type,
         }))
     }
+}
+
+/// Row 40 of the bad-input catalogue: what a derived record cannot say, one written by hand can.
+fn check_dimensions(fields: &[FieldDef]) -> Result<()> {
+    for def in fields {
+        if let Some(vector) = &def.vector
+            && !(1..=MAX_DIMENSIONS).contains(&vector.dim)
+        {
+            let error = Error::new(ErrorKind::Invalid, "a dimension is out of range");
+            return Err(error
+                .with("field", def.name)
+                .with("given", vector.dim)
+                .with("allowed", format!("1 to {MAX_DIMENSIONS}")));
+        }
+    }
+    Ok(())
 }
 
 /// A row needs a number where it has a vector; an integer key of up to 64 bits is its number.

@@ -32,6 +32,24 @@ use crate::txn::write_set::{Write, WriteSet};
 
 /// A write transaction. Nothing of it is visible to others until [`Transaction::commit`];
 /// dropping it aborts it, without waiting.
+///
+/// Its end consumes it, so a second commit does not compile, and a snapshot takes no writes:
+///
+/// ```compile_fail,E0382
+/// # fn f(tx: terrane::Transaction) -> terrane::Result<()> {
+/// tx.commit()?;
+/// tx.commit()?; // used after it was moved
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```compile_fail,E0308
+/// # fn f(db: terrane::Database, table: terrane::Table<u64, u64>) -> terrane::Result<()> {
+/// let mut snapshot = db.snapshot();
+/// table.put(&mut snapshot, 1, &1)?; // wants a transaction
+/// # Ok(())
+/// # }
+/// ```
 pub struct Transaction {
     pub(super) db: Database,
     pub(super) isolation: Isolation,

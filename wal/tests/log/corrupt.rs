@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use terrane_wal::io::sim::{Image, SimDisk};
+use terrane_wal::io::{Disk, Open};
 use terrane_wal::lsn::Lsn;
 use terrane_wal::segment::{SegmentHeader, segment_name};
 use terrane_wal::{Log, LogOptions, WalError};
@@ -201,4 +202,20 @@ fn an_error_of_replay_is_handed_through() {
         },
     );
     assert!(matches!(opened, Err(WalError::Closed)));
+}
+
+// A name with the highest number would leave none for the next segment.
+#[test]
+fn a_number_beyond_all_is_corrupt_not_a_panic() {
+    for (seq, corrupt) in [(u64::MAX, true), (u64::MAX >> 1, false)] {
+        let disk = SimDisk::from_image(&log_of(2));
+        let file = disk.open(&segment(seq), Open::CreateNew).unwrap();
+        file.sync().unwrap();
+        let result = open_image(&disk.image());
+        if corrupt {
+            assert_corrupt(result, "the highest number");
+        } else {
+            assert_eq!(result.unwrap(), [0, 1]);
+        }
+    }
 }

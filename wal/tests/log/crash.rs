@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use rustix::io::Errno;
 use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::{CrashCaps, Fault, Image, ImageKind, OpKind, SimDisk};
 use terrane_wal::lsn::Lsn;
@@ -187,69 +188,109 @@ fn crash_again(cut: &Cut, recovered: &SimDisk, numbers: &[u64], seed: u64) -> u6
     cuts.len() as u64
 }
 
-// Mistakes 10 and 11: any call fails once, whatever it does. Commits that were acknowledged are
-// there after a reopen; after a failed log write everything is refused with the same cause, also
-// though the disk would work again. Seen failing with a failed flight counted as done.
-#[test]
-fn any_failing_call_loses_nothing_acknowledged() {
-    let (mut poisoned, mut soft, mut clean) = (0, 0, 0);
-    for after in 0.. {
-        let disk = SimDisk::seeded(after);
-        let env = env(Arc::new(disk.clone()), after);
-        disk.inject(Fault::nth_call(after));
-        let Ok(log) = Log::create(&env, dir(), UUID, small()) else {
-            continue;
-        };
-        let mut acked = Vec::new();
-        let mut tried = Vec::new();
-        let mut redo = Lsn::ZERO;
-        let mut failed = false;
-        for n in 0..16 {
-            tried.push(n);
-            match commit(&log, entry(n, 5000)) {
-                Ok(end) => {
-                    assert!(log.poisoned().is_none());
-                    acked.push(n);
-                    if n % 5 == 4 {
-                        redo = end;
-                        acked.clear();
-                        tried.clear();
-                        failed |= log.trim(end).is_err();
-                        log.tick();
-                    }
-                }
-                Err(WalError::Poisoned { cause }) => {
-                    failed = true;
-                    assert!(matches!(&*cause, WalError::Io(_)));
-                    assert!(matches!(log.admit(100), Err(WalError::Poisoned { .. })));
-                    let at = log.positions();
-                    assert!(log.flush().is_err() || at.durable == at.sequenced);
-                    assert!(log.close().is_err());
-                    poisoned += 1;
-                    break;
-                }
-                Err(_) => {
-                    // Nothing was sequenced: the same entry may be tried again.
-                    failed = true;
-                    soft += 1;
-                    tried.pop();
+/// A run in which one call fails.
+struct Failed {
+    /// Acknowledged since `redo`.
+    acked: Vec<u64>,
+    /// Sequenced since `redo`, acknowledged or not.
+    tried: Vec<u64>,
+    redo: Lsn,
+    poisoned: u64,
+    soft: u64,
+}
+
+/// Commits over several segments, made and recycled, on a disk where a call fails.
+fn run_with_failure(log: &Arc<Log>) -> Failed {
+    let mut run = Failed {
+        acked: Vec::new(),
+        tried: Vec::new(),
+        redo: Lsn::ZERO,
+        poisoned: 0,
+        soft: 0,
+    };
+    for n in 0..16 {
+        run.tried.push(n);
+        match commit(log, entry(n, 5000)) {
+            Ok(end) => {
+                assert!(log.poisoned().is_none());
+                run.acked.push(n);
+                if n % 5 == 4 {
+                    run.redo = end;
+                    run.acked.clear();
+                    run.tried.clear();
+                    // A file that could not be removed is only in the way.
+                    let _ = log.trim(end);
+                    log.tick();
                 }
             }
-        }
-        clean += u64::from(!failed);
-        disk.clear_faults();
-        let opened = open_at(&env, redo, small()).unwrap();
-        assert!(opened.numbers.starts_with(&acked), "call {after}");
-        assert!(tried.starts_with(&opened.numbers), "call {after}");
-        commit(&opened.log, entry(99, 10)).unwrap();
-        if clean > 3 {
-            break;
+            Err(WalError::Poisoned { cause }) => {
+                assert!(matches!(&*cause, WalError::Io(_)));
+                assert!(matches!(log.admit(100), Err(WalError::Poisoned { .. })));
+                let at = log.positions();
+                assert!(log.flush().is_err() || at.durable == at.sequenced);
+                assert!(log.close().is_err());
+                run.poisoned += 1;
+                break;
+            }
+            Err(_) => {
+                // Nothing was sequenced: the same entry may be tried again.
+                run.soft += 1;
+                run.tried.pop();
+            }
         }
     }
-    assert!(
-        poisoned > 10 && soft > 3,
-        "{poisoned} poisoned, {soft} soft"
-    );
+    run
+}
+
+impl Failed {
+    fn check(&self, disk: SimDisk, seed: u64, how: &str) {
+        let env = env(Arc::new(disk), seed);
+        let opened = match open_at(&env, self.redo, small()) {
+            Ok(opened) => opened,
+            Err(error) => panic!("{how}: {error}"),
+        };
+        assert!(opened.numbers.starts_with(&self.acked), "{how}");
+        assert!(self.tried.starts_with(&opened.numbers), "{how}");
+        commit(&opened.log, entry(99, 10)).unwrap();
+    }
+}
+
+// Mistakes 10 and 11: any call fails once, whatever it does. Commits that were acknowledged are
+// there after a reopen and after a power cut at the end; after a failed log write everything is
+// refused with the same cause, also though the disk would work again. Seen failing with a failed
+// flight counted as done, and with the name of a segment whose directory could not be synced given
+// to the next one.
+#[test]
+fn any_failing_call_loses_nothing_acknowledged() {
+    for errno in [Errno::IO, Errno::NOSPC] {
+        let (mut poisoned, mut soft) = (0, 0);
+        for after in 0.. {
+            let disk = SimDisk::seeded(after);
+            let env = env(Arc::new(disk.clone()), after);
+            disk.inject(Fault::nth_call(after).with_errno(errno.raw_os_error()));
+            let Ok(log) = Log::create(&env, dir(), UUID, small()) else {
+                continue;
+            };
+            let run = run_with_failure(&log);
+            poisoned += run.poisoned;
+            soft += run.soft;
+            let fired = disk.calls() > after;
+            if !fired {
+                assert!(log.stats().segments_recycled > 2, "renames failed too");
+            }
+            disk.clear_faults();
+            for (_, image) in disk.crash_images(after, &CrashCaps::at_most(12)) {
+                let how = format!("call {after}, {}", image.how());
+                run.check(SimDisk::from_image(&image), after, &how);
+            }
+            run.check(disk, after, &format!("call {after}"));
+            if !fired {
+                break;
+            }
+        }
+        let counts = format!("{poisoned} poisoned, {soft} soft");
+        assert!(poisoned > 10 && soft > 3, "{counts}");
+    }
 }
 
 // Opening is safe to fail at every call: an error, and the next attempt finds everything.

@@ -141,16 +141,15 @@ fn a_forked_child_is_refused_and_takes_nothing_from_its_parent() {
     let db = sim_open(&sim);
     let rows = Rows::open(&db, "t");
     db.write(|tx| rows.put(tx, "a", "1")).unwrap();
-    let (parent, child) = (std::process::id(), std::process::id() + 1);
     let begun = db.begin();
-    db.core().set_opened_by(child);
+    db.core().set_foreign(true);
     let error = db.write(|tx| rows.put(tx, "a", "2")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     assert_eq!(begun.commit().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(db.checkpoint().unwrap_err().kind(), ErrorKind::Closed);
-    db.core().set_opened_by(parent);
+    db.core().set_foreign(false);
     db.write(|tx| rows.put(tx, "a", "3")).unwrap();
-    db.core().set_opened_by(child);
+    db.core().set_foreign(true);
     let calls = sim.disk().calls();
     drop((db, rows));
     assert_eq!(

@@ -67,7 +67,8 @@ impl State {
     }
 
     /// Makes the selected changes durable, in order. Older changes that stay behind must not come
-    /// back over a newer durable one, so their overlapping bytes are replaced.
+    /// back over a newer durable one: their overlapping bytes are replaced, and those that say
+    /// something else about the same name are forgotten.
     pub(super) fn make_durable(&mut self, select: impl Fn(&Unsynced) -> bool) {
         let mut rest: Vec<Unsynced> = Vec::with_capacity(self.unsynced.len());
         for item in std::mem::take(&mut self.unsynced) {
@@ -86,6 +87,7 @@ impl State {
                 rest.iter_mut()
                     .for_each(|older| patch(&mut older.change, *inode, *offset, bytes));
             }
+            rest.retain(|older| !older.change.shares_name(&item.change));
         }
         self.unsynced = rest;
     }

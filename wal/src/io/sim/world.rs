@@ -203,6 +203,21 @@ impl Change {
         }
     }
 
+    /// The names that the change is about.
+    fn names(&self) -> [Option<&Path>; 2] {
+        match self {
+            Change::Create { path, .. } | Change::Remove { path } => [Some(path), None],
+            Change::Rename { from, to, .. } => [Some(from), Some(to)],
+            _ => [None, None],
+        }
+    }
+
+    /// True if both are about one name.
+    pub(super) fn shares_name(&self, other: &Change) -> bool {
+        let mut names = self.names().into_iter().flatten();
+        names.any(|name| other.names().contains(&Some(name)))
+    }
+
     /// True for a change of length.
     pub(super) fn is_length(&self) -> bool {
         matches!(self, Change::Grow { .. } | Change::SetLen { .. })

@@ -1,7 +1,4 @@
 //! The token under every wait, in all interleavings: a wake-up is never lost, early or late.
-//! Runs with `RUSTFLAGS='--cfg loom' cargo test --release -p terrane-wal --test loom_park`.
-
-#![cfg(loom)]
 
 use std::sync::Arc;
 

@@ -1,0 +1,228 @@
+//! List-append on four threads: whole histories, judged by two checkers.
+//!
+//! Each transaction reads lists and appends unique elements to them; keys are few, so that they
+//! meet, and are left behind when their lists have grown, so that the histories stay checkable. The
+//! level is judged strictly: an acknowledged transaction comes before every one that began later.
+//!
+//! Seen failing: with `Reads::changed_between` and `check_before` answering "nothing changed" both
+//! checkers find cycles at the stronger level; with `Claim::Newer` never given, also at the weaker.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Mutex;
+use std::thread;
+
+use adya::{History, Opts, Valid, Workload};
+use terrane::{Isolation, Table, TableDef, Transaction};
+
+use crate::graph::{End, Level, Op, Recorded, faults, overlap};
+use crate::{Random, World, committed};
+
+const LISTS: TableDef<u64, Vec<u64>> = TableDef::new("lists");
+const THREADS: u64 = 4;
+const EACH: u64 = 400;
+/// Lists in use at a time.
+const ACTIVE: u64 = 5;
+/// Appends to all lists after which one of them is left for a new one.
+const ROTATE: u64 = 12;
+/// Least share of transactions that must have met another, in percent.
+const OVERLAP_MIN: usize = 20;
+
+/// One line of time: begins and ends in the order in which they were noted.
+#[derive(Default)]
+struct Tape {
+    points: usize,
+    transactions: Vec<Recorded>,
+}
+
+/// Runs the workload and returns its history.
+fn run(world: &World) -> Vec<Recorded> {
+    let lists = world.db.table(LISTS).expect("a table");
+    let tape = Mutex::new(Tape::default());
+    thread::scope(|scope| {
+        for me in 0..THREADS {
+            let (tape, lists) = (&tape, &lists);
+            scope.spawn(move || {
+                let mut random = Random(me);
+                for number in 0..EACH {
+                    one(world, lists, tape, (me, number), &mut random);
+                }
+            });
+        }
+    });
+    tape.into_inner().expect("no panic").transactions
+}
+
+/// One transaction, noted on the tape.
+fn one(
+    world: &World,
+    lists: &Table<u64, Vec<u64>>,
+    tape: &Mutex<Tape>,
+    (thread, number): (u64, u64),
+    random: &mut Random,
+) {
+    let tick = || {
+        let mut tape = tape.lock().expect("no panic");
+        tape.points += 1;
+        tape.points - 1
+    };
+    // The window of keys moves on with the work, at about the same pace in all threads.
+    let first = number * THREADS / ROTATE;
+    let wanted = 1 + random.below(4);
+    let mut ops = Vec::new();
+    let began = tick();
+    if random.below(5) == 0 {
+        let now = world.db.snapshot();
+        for _ in 0..wanted {
+            let key = first + random.below(ACTIVE);
+            let list = lists.get(&now, key).expect("a read").unwrap_or_default();
+            ops.push(Op::Read(key, list));
+        }
+        return note(tape, thread, began, End::Committed, ops);
+    }
+    let mut tx = world.db.begin();
+    for step in 0..wanted {
+        let key = first + random.below(ACTIVE);
+        if random.below(2) == 0 {
+            let list = lists.get(&tx, key).expect("a read").unwrap_or_default();
+            ops.push(Op::Read(key, list));
+        } else {
+            let element = (thread * EACH + number) * 10 + step;
+            append(lists, &mut tx, key, element);
+            ops.push(Op::Append(key, element));
+        }
+        thread::yield_now();
+    }
+    let end = match tx.commit() {
+        Err(error) if error.kind() == terrane::ErrorKind::Unknown => End::Unknown,
+        outcome => match committed(outcome) {
+            true => End::Committed,
+            false => End::Aborted,
+        },
+    };
+    note(tape, thread, began, end, ops);
+}
+
+fn append(lists: &Table<u64, Vec<u64>>, tx: &mut Transaction, key: u64, element: u64) {
+    let mut list = lists.get(tx, key).expect("a read").unwrap_or_default();
+    list.push(element);
+    lists.put(tx, key, &list).expect("a write");
+}
+
+fn note(tape: &Mutex<Tape>, thread: u64, began: usize, end: End, ops: Vec<Op>) {
+    let mut tape = tape.lock().expect("no panic");
+    let ended = tape.points;
+    tape.points += 1;
+    tape.transactions.push(Recorded {
+        thread,
+        began,
+        ended,
+        end,
+        ops,
+    });
+}
+
+/// The history in the form that `adya` reads: one operation a line, in the order of time.
+fn as_json(history: &[Recorded]) -> String {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    for tx in history {
+        let mut asked = Vec::new();
+        let mut answered = Vec::new();
+        for op in &tx.ops {
+            match op {
+                Op::Read(key, list) => {
+                    asked.push(format!("[\"r\",{key},null]"));
+                    answered.push(format!("[\"r\",{key},{list:?}]"));
+                }
+                Op::Append(key, element) => {
+                    asked.push(format!("[\"append\",{key},{element}]"));
+                    answered.push(format!("[\"append\",{key},{element}]"));
+                }
+            }
+        }
+        let (kind, value) = match tx.end {
+            End::Committed => ("ok", &answered),
+            End::Aborted => ("fail", &asked),
+            End::Unknown => ("info", &asked),
+        };
+        let line = |kind: &str, value: &[String]| {
+            let (thread, value) = (tx.thread, value.join(","));
+            format!("{{\"type\":\"{kind}\",\"process\":{thread},\"value\":[{value}]}}")
+        };
+        lines.push((tx.began, line("invoke", &asked)));
+        lines.push((tx.ended, line(kind, value)));
+    }
+    lines.sort();
+    lines.iter().fold(String::new(), |mut text, (_, line)| {
+        let _ = writeln!(text, "{line}");
+        text
+    })
+}
+
+/// What `adya` finds against a model.
+fn judged(text: &str, model: &str) -> (Valid, Vec<String>) {
+    let history = History::from_json(text).expect("a history");
+    let opts = Opts {
+        models: vec![model.into()],
+        timeout: std::time::Duration::from_secs(10),
+        ..Opts::default()
+    };
+    let report = adya::check(&history, Workload::ListAppend, &opts);
+    (report.valid, report.anomaly_types)
+}
+
+/// A line that the runner of the gate looks for; the harness would keep a `println` for itself.
+fn report(percent: usize) {
+    let line = format!(
+        "\nisolation overlap: {percent} % of transactions concurrent with a conflicting one\n"
+    );
+    let _ = std::io::stdout().write_all(line.as_bytes());
+}
+
+#[test]
+fn histories_are_clean_by_both_checkers() {
+    let mut least = usize::MAX;
+    let mut skewed = false;
+    for (isolation, model, level) in [
+        (
+            Isolation::Serializable,
+            "strict-serializable",
+            Level::Serializable,
+        ),
+        (
+            Isolation::Snapshot,
+            "strong-snapshot-isolation",
+            Level::Snapshot,
+        ),
+    ] {
+        let history = run(&World::new(isolation));
+        assert_eq!(history.len() as u64, THREADS * EACH);
+        let found = faults(&history, level);
+        assert!(found.is_empty(), "{isolation:?}:\n{}", found.join("\n"));
+        let text = as_json(&history);
+        let (valid, anomalies) = judged(&text, model);
+        assert_eq!(valid, Valid::True, "{isolation:?}: {anomalies:?}");
+        let commits = history.iter().filter(|tx| tx.end == End::Committed).count();
+        assert!(commits * 3 > history.len(), "{commits} committed");
+        least = least.min(overlap(&history));
+        if level == Level::Snapshot {
+            // Nothing worse than what the level allows, and that much it must show.
+            let ours = !faults(&history, Level::Serializable).is_empty();
+            let (valid, anomalies) = judged(&text, "serializable");
+            skewed = ours && valid == Valid::False;
+            assert!(
+                anomalies.iter().all(|kind| kind.starts_with("G2-item")),
+                "{anomalies:?}"
+            );
+        }
+    }
+    report(least);
+    assert!(
+        least >= OVERLAP_MIN,
+        "{least} % overlap, {OVERLAP_MIN} % wanted"
+    );
+    assert!(
+        skewed,
+        "snapshot isolation must show write skew to both checkers"
+    );
+}
