@@ -203,6 +203,34 @@ impl Unapplied {
         self.count.fetch_add(1, Ordering::Release);
     }
 
+    /// Takes over a row that recovery could not put into its leaf, before anybody else comes. The
+    /// log has it from `begin` on.
+    pub(crate) fn restore(
+        &self,
+        core: &Core,
+        (tree, key): (TreeId, Arc<[u8]>),
+        value: Option<Vec<u8>>,
+        begin: Lsn,
+        cause: StoreError,
+    ) {
+        if core.tree(tree).is_err() {
+            return;
+        }
+        let ts = core.prefix.applied_ts();
+        let owner = Owner::new(core.next_age());
+        owner.set_committing();
+        owner.set_stamp(ts);
+        core.recent.claim(tree, &key, &owner, None);
+        let waiting = Waiting {
+            begin,
+            ts,
+            value,
+            owner,
+            cause,
+        };
+        self.add(tree, key, waiting);
+    }
+
     /// The row as a reader at `at` sees it, if it waits here.
     pub(crate) fn get(&self, tree: TreeId, key: &[u8], at: Ts) -> Option<Found> {
         if self.len() == 0 {

@@ -29,7 +29,8 @@ use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
 
 use directory::State;
-use replay::Replay;
+use net::Unread;
+use replay::{Replay, Rest};
 
 /// How far a recovery has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
         State::Missing | State::Empty => directory::inspect(&env, dir, &options)?,
         State::Database => state,
     };
-    let parts = match state {
+    let ready = match state {
         State::Missing | State::Empty => create(env, dir, options, lock)?,
         State::Database => {
             let (store, opened) = Store::open(&env, dir, options.store.clone())?;
@@ -86,8 +87,17 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
             )?
         }
     };
-    let replayed = parts.replayed;
-    let core = Core::new(parts.parts);
+    let Ready {
+        parts,
+        replayed,
+        unread,
+        redo,
+    } = ready;
+    let core = Core::new(parts);
+    for ((tree, key), (value, cause)) in unread {
+        core.unapplied
+            .restore(&core, (tree, key.into()), value, redo, cause);
+    }
     if replayed {
         // What was replayed is not replayed again; without space the old image and log remain.
         match checkpoint::now(&core, false) {
@@ -111,6 +121,9 @@ struct Source<'a> {
 struct Ready {
     parts: Parts,
     replayed: bool,
+    /// Rows of the log whose leaf could not be read, and where the log has them.
+    unread: Unread,
+    redo: Lsn,
 }
 
 impl Source<'_> {
@@ -138,7 +151,12 @@ impl Source<'_> {
             catalog: Catalog::of(tables),
             base,
         };
-        Ok(Ready { parts, replayed })
+        Ok(Ready {
+            parts,
+            replayed,
+            unread: Unread::new(),
+            redo: base.0,
+        })
     }
 }
 
@@ -202,7 +220,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    let open_runs = replay.finish()?;
+    let Rest { open_runs, unread } = replay.finish()?;
     drop_orphans(store)?;
     let last = found
         .last_ts
@@ -215,7 +233,11 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
     source.options.notices.extend(opened.fell_back.clone());
-    source.ready(Some(log), base, replayed)
+    Ok(Ready {
+        unread,
+        redo: opened.redo_lsn,
+        ..source.ready(Some(log), base, replayed)?
+    })
 }
 
 /// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space

@@ -2,19 +2,28 @@
 //!
 //! The bytes of all rows lie one behind the other in the order of the log; beside them stand places
 //! that are sorted by tree, key, and newest first. So a row costs no allocation, and applying it is
-//! a step to the right in a leaf that is at hand.
+//! a step to the right in a leaf that is at hand. A row whose leaf cannot be read stops nobody: it
+//! is put aside, and the database opens with it as unapplied (X2).
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use terrane_btree::{RunRow, Tree};
+use terrane_btree::{Edit, RunRow, StoreError, Tree};
 use terrane_wal::io::Purpose;
 use terrane_wal::lsn::TreeId;
+use terrane_wal::sync::Mutex;
 
 use crate::error::Result;
 
 /// Rows that one thread applies at a time.
 const PART: usize = 2048;
+
+/// Rows put aside at most: beyond that the disk is broken, not a page.
+const UNREAD_MAX: usize = 10_000;
+
+/// Rows whose leaf cannot be read: their values, None if they go, and why.
+pub(super) type Unread = BTreeMap<(TreeId, Vec<u8>), (Option<Vec<u8>>, StoreError)>;
 
 /// A row in the arena: its key, then its value.
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +84,13 @@ impl Net {
     }
 
     /// Applies everything, by key range on the threads of `pool` if there is one, and is empty.
-    /// Rows of trees that `tree` does not know any more are skipped.
+    /// Rows of trees that `tree` does not know any more are skipped; those whose leaf cannot be
+    /// read go to `unread`.
     pub(super) fn drain(
         &mut self,
         tree: &dyn Fn(TreeId) -> Result<Option<Tree>>,
         pool: Option<&rayon::ThreadPool>,
+        unread: &Mutex<Unread>,
     ) -> Result<()> {
         let Net { bytes, places } = self;
         let newest_first = |a: &Place, b: &Place| {
@@ -97,7 +108,16 @@ impl Net {
             };
             let part = |rows: &[Place]| {
                 let rows: Vec<RunRow<'_>> = rows.iter().map(|place| place.row(bytes)).collect();
-                tree.apply_run(&rows, Purpose::Replay)
+                // What was put aside must not come after a newer value.
+                if !unread.lock().is_empty() {
+                    return one_by_one(&tree, &rows, unread);
+                }
+                match tree.apply_run(&rows, Purpose::Replay) {
+                    Err(StoreError::Corrupt(_) | StoreError::Io(_)) => {
+                        one_by_one(&tree, &rows, unread)
+                    }
+                    other => other,
+                }
             };
             match pool {
                 None => rows.chunks(PART).try_for_each(part)?,
@@ -108,4 +128,35 @@ impl Net {
         places.clear();
         Ok(())
     }
+}
+
+/// Applies rows around the leaves that cannot be read. Doing some of them again changes nothing.
+fn one_by_one(
+    tree: &Tree,
+    rows: &[RunRow<'_>],
+    unread: &Mutex<Unread>,
+) -> std::result::Result<(), StoreError> {
+    for &(key, value) in rows {
+        let done = tree.update(key, &mut |_| match value {
+            Some(value) => Edit::Put {
+                value,
+                versioned: false,
+            },
+            None => Edit::Remove,
+        });
+        let mut unread = unread.lock();
+        let row = (tree.id(), key.to_vec());
+        match done {
+            Ok(()) => {
+                unread.remove(&row);
+            }
+            Err(error @ (StoreError::Corrupt(_) | StoreError::Io(_)))
+                if unread.len() < UNREAD_MAX =>
+            {
+                unread.insert(row, (value.map(<[u8]>::to_vec), error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

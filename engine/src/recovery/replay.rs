@@ -11,13 +11,14 @@ use std::ops::Bound;
 
 use terrane_btree::{Class, Direction, Edit, LeafRows, Store};
 use terrane_wal::lsn::{TreeId, TxnId};
+use terrane_wal::sync::Mutex;
 use terrane_wal::{Body, DdlKind, DdlOp, Record, ReplayEntry, WalError};
 
 use crate::builder::OnRecovery;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::recovery::RecoveryProgress;
-use crate::recovery::net::Net;
+use crate::recovery::net::{Net, Unread};
 
 /// Bytes of net rows that are gathered before they are applied.
 const NET_BYTES_MAX: usize = 48 << 20;
@@ -75,9 +76,18 @@ pub(super) struct Replay<'a> {
     /// Chunk runs whose COMMIT has not come yet.
     runs: BTreeMap<TxnId, Run>,
     net: Net,
+    unread: Mutex<Unread>,
     progress: RecoveryProgress,
     on_progress: Option<OnRecovery>,
     failure: Option<Error>,
+}
+
+/// What a replay leaves to others.
+pub(super) struct Rest {
+    /// Runs that never ended, each with the number of its chunks.
+    pub(super) open_runs: Vec<(TxnId, u32)>,
+    /// Rows whose leaf could not be read.
+    pub(super) unread: Unread,
 }
 
 /// Threads that apply the net: all cores, as the one that reads the log waits meanwhile.
@@ -101,6 +111,7 @@ impl<'a> Replay<'a> {
             pool,
             runs: BTreeMap::new(),
             net: Net::default(),
+            unread: Mutex::default(),
             progress: RecoveryProgress::default(),
             on_progress,
             failure: None,
@@ -122,14 +133,16 @@ impl<'a> Replay<'a> {
         self.failure.take()
     }
 
-    /// The entries are over. Runs that never ended have no effect; each is returned with the number
-    /// of its chunks.
-    pub(super) fn finish(mut self) -> Result<Vec<(TxnId, u32)>> {
+    /// The entries are over: runs that never ended have no effect.
+    pub(super) fn finish(mut self) -> Result<Rest> {
         self.flush()?;
         self.progress.done = true;
         self.report();
         let runs = self.runs.iter().map(|(txn, run)| (*txn, run.chunks));
-        Ok(runs.collect())
+        Ok(Rest {
+            open_runs: runs.collect(),
+            unread: std::mem::take(&mut *self.unread.lock()),
+        })
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
@@ -205,7 +218,7 @@ impl<'a> Replay<'a> {
         let store = self.store;
         // A tree that the image no longer has was dropped later in this log.
         let tree = |id| Ok(store.tree(id)?);
-        self.net.drain(&tree, self.pool.as_ref())?;
+        self.net.drain(&tree, self.pool.as_ref(), &self.unread)?;
         self.report();
         Ok(())
     }
