@@ -137,12 +137,17 @@ impl<'a> PageView<'a> {
         len.cmp(&key.len())
     }
 
-    /// Copies the whole page into `out`, which it clears first.
+    /// Makes `out` a copy of the whole page. Handing in the same buffer for every page saves its
+    /// allocation.
     pub fn copy_to(&self, out: &mut Vec<u8>) {
-        out.clear();
-        out.reserve(self.size());
-        for word in self.words {
-            out.extend_from_slice(&word.load(Relaxed).to_le_bytes());
+        out.resize(self.size(), 0);
+        // Eight words a step: the compiler does not unroll a loop over atomics by itself.
+        let (lines, _) = self.words.as_chunks::<8>();
+        let (copies, _) = out.as_chunks_mut::<64>();
+        for (line, copy) in lines.iter().zip(copies) {
+            for (word, bytes) in line.iter().zip(copy.as_chunks_mut::<8>().0) {
+                *bytes = word.load(Relaxed).to_le_bytes();
+            }
         }
     }
 }
