@@ -141,14 +141,27 @@ impl<'a> PageView<'a> {
     /// allocation.
     pub fn copy_to(&self, out: &mut Vec<u8>) {
         out.resize(self.size(), 0);
-        // Eight words a step: the compiler does not unroll a loop over atomics by itself.
+        // The two halves side by side: a miss of the one is waited for during that of the other.
         let (lines, _) = self.words.as_chunks::<8>();
         let (copies, _) = out.as_chunks_mut::<64>();
-        for (line, copy) in lines.iter().zip(copies) {
-            for (word, bytes) in line.iter().zip(copy.as_chunks_mut::<8>().0) {
-                *bytes = word.load(Relaxed).to_le_bytes();
-            }
+        let half = lines.len() / 2;
+        let (lines, more) = lines.split_at(half);
+        let (copies, more_copies) = copies.split_at_mut(half);
+        for i in 0..half {
+            copy_line(&lines[i], &mut copies[i]);
+            copy_line(&more[i], &mut more_copies[i]);
         }
+        for i in half..more.len() {
+            copy_line(&more[i], &mut more_copies[i]);
+        }
+    }
+}
+
+/// Copies eight words: the compiler does not unroll a loop over atomics by itself.
+#[inline]
+fn copy_line(line: &[AtomicU64; 8], copy: &mut [u8; 64]) {
+    for (word, bytes) in line.iter().zip(copy.as_chunks_mut::<8>().0) {
+        *bytes = word.load(Relaxed).to_le_bytes();
     }
 }
 

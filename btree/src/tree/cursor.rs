@@ -213,8 +213,9 @@ impl Cursor {
             return Err(Stall::Latched);
         }
         let LeafRows { page: bytes, .. } = rows;
-        let n = PageCopy::from_bytes(bytes.as_slice()).n();
-        let places = self.places(&page, n)?;
+        let copy = PageCopy::from_bytes(bytes.as_slice());
+        let n = copy.n();
+        let places = self.places(&page, n, copy.prefix())?;
         let forward = self.direction == Direction::Forward;
         let beyond = if forward {
             places.end < n
@@ -246,9 +247,13 @@ impl Cursor {
     }
 
     /// The rows of a leaf of `n` rows that lie between the bounds: searched for, so that few long
-    /// keys are read and no row is compared.
-    fn places(&self, page: &Opt<'_>, n: usize) -> Result<Range<usize>, Stall> {
+    /// keys are read and no row is compared. All keys of the leaf begin with `prefix`.
+    fn places(&self, page: &Opt<'_>, n: usize, prefix: &[u8]) -> Result<Range<usize>, Stall> {
         let split = |key: &[u8], behind: bool| -> Result<usize, Stall> {
+            if !key.starts_with(prefix) {
+                // A far bound may lie outside the leaf's fences, where no search of it goes.
+                return Ok(if key < prefix { 0 } else { n });
+            }
             let view = PageView::new(page.words());
             let found = leaf::find(view, key, &ChainTails(&self.tree));
             Ok(match self.tree.believe(page, found)? {
