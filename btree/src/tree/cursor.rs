@@ -18,7 +18,7 @@ use crate::page::view::PageView;
 use crate::pool::{Opt, Stall};
 
 use super::chain::ChainTails;
-use super::search::{Target, row_flags};
+use super::search::{Path, Target, row_flags};
 use super::{RowFlags, Tree};
 
 /// Which way a cursor goes.
@@ -207,8 +207,11 @@ impl Cursor {
     }
 
     fn try_leaf(&self, rows: &mut LeafRows) -> Result<Next, Stall> {
-        let page = self.tree.locate(self.target(), 0)?.page;
+        let Path { parent, page } = self.tree.locate(self.target(), 0)?;
         PageView::new(page.words()).copy_to(&mut rows.page);
+        if let Some((parent, place)) = &parent {
+            self.tree.expect_beside(parent, *place, self.direction);
+        }
         if !page.validate() {
             return Err(Stall::Latched);
         }
