@@ -12,6 +12,7 @@ use super::overflow::{OverflowRef, REF_LEN};
 use super::slots::{ENTRY_LONG, Slot, head_of, hint_step};
 use super::view::PageView;
 use crate::ids::PageId;
+use std::ops::{Deref, Range};
 
 /// A key as far as a page holds it: its inline part and where its tail is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,10 +92,21 @@ pub(crate) fn varint(bytes: [u8; 3]) -> (usize, usize) {
     }
 }
 
+/// Where the parts of a leaf's row lie in the bytes of its page.
+#[derive(Clone, Debug)]
+pub(crate) struct RowPlace {
+    pub(crate) flags: u8,
+    /// The inline key behind the page's prefix.
+    pub(crate) suffix: Range<usize>,
+    pub(crate) tail: Option<OverflowRef>,
+    /// The value, or an overflow reference.
+    pub(crate) value: Range<usize>,
+}
+
 /// A whole page, copied under its latch or copied and validated.
 #[derive(Debug)]
-pub(crate) struct PageCopy {
-    bytes: Vec<u8>,
+pub(crate) struct PageCopy<B = Vec<u8>> {
+    bytes: B,
     header: PageHeader,
 }
 
@@ -105,9 +117,11 @@ impl PageCopy {
         view.copy_to(&mut bytes);
         PageCopy::from_bytes(bytes)
     }
+}
 
+impl<B: Deref<Target = [u8]>> PageCopy<B> {
     /// Takes the bytes of a page.
-    pub(crate) fn from_bytes(bytes: Vec<u8>) -> PageCopy {
+    pub(crate) fn from_bytes(bytes: B) -> PageCopy<B> {
         assert!(bytes.len() >= 4096, "less than a page");
         let header = bytemuck::pod_read_unaligned(&bytes[..HEADER_LEN]);
         PageCopy { bytes, header }
@@ -129,8 +143,19 @@ impl PageCopy {
     }
 
     /// Bytes `off..off + len`; nothing if they lie outside, which a verified page does not have.
+    #[inline]
     fn span(&self, off: usize, len: usize) -> &[u8] {
         self.bytes.get(off..off + len).unwrap_or(&[])
+    }
+
+    /// The range of [`PageCopy::span`].
+    #[inline]
+    fn inside(&self, off: usize, len: usize) -> Range<usize> {
+        if off + len <= self.bytes.len() {
+            off..off + len
+        } else {
+            0..0
+        }
     }
 
     /// The common beginning of all keys.
@@ -163,36 +188,63 @@ impl PageCopy {
         })
     }
 
+    #[inline]
+    fn slot(&self, i: usize) -> Slot {
+        let word = self.span(HEADER_LEN + i * SLOT_LEN, SLOT_LEN).first_chunk();
+        Slot::unpack(word.map_or(0, |word| u64::from_le_bytes(*word)))
+    }
+
+    /// Where the parts of row `i` of a leaf lie.
+    #[inline]
+    pub(crate) fn row(&self, i: usize) -> RowPlace {
+        let slot = self.slot(i);
+        // The trailer lies behind every entry, so four bytes are always there.
+        let prologue = self.span(slot.off, 4).first_chunk::<4>();
+        let [flags, a, b, c] = *prologue.unwrap_or(&[0; 4]);
+        let (value_len, used) = varint([a, b, c]);
+        let key_off = slot.off + 1 + used;
+        let (tail, value_off) = self.tail(flags, key_off + slot.klen);
+        RowPlace {
+            flags,
+            suffix: self.inside(key_off, slot.klen),
+            tail,
+            value: self.inside(value_off, value_len),
+        }
+    }
+
+    /// The tail of a key whose inline part ends at `off`, and where the key ends in the page.
+    #[inline]
+    fn tail(&self, flags: u8, off: usize) -> (Option<OverflowRef>, usize) {
+        if flags & ENTRY_LONG == 0 {
+            return (None, off);
+        }
+        (OverflowRef::parse(self.span(off, REF_LEN)), off + REF_LEN)
+    }
+
     /// Entry `i`.
     pub(crate) fn entry(&self, i: usize) -> Entry<'_> {
-        let word = self.span(HEADER_LEN + i * SLOT_LEN, SLOT_LEN).first_chunk();
-        let slot = Slot::unpack(word.map_or(0, |word| u64::from_le_bytes(*word)));
-        let flags = self.span(slot.off, 1).first().copied().unwrap_or(0);
-        let (child, value_len, key_off) = if self.header.kind == BRANCH {
-            let id = self.span(slot.off + 1, 8).first_chunk::<8>();
-            (
-                PageId(id.map_or(0, |id| u64::from_le_bytes(*id))),
-                0,
-                slot.off + 9,
-            )
-        } else {
-            let bytes = self.span(slot.off + 1, 3).first_chunk::<3>();
-            let (len, used) = varint(*bytes.unwrap_or(&[0; 3]));
-            (PageId::NONE, len, slot.off + 1 + used)
-        };
-        let mut value_off = key_off + slot.klen;
-        let mut tail = None;
-        if flags & ENTRY_LONG != 0 {
-            tail = OverflowRef::parse(self.span(value_off, REF_LEN));
-            value_off += REF_LEN;
+        if self.header.kind != BRANCH {
+            let row = self.row(i);
+            return Entry {
+                flags: row.flags,
+                prefix: self.prefix(),
+                suffix: &self.bytes[row.suffix],
+                tail: row.tail,
+                value: &self.bytes[row.value],
+                child: PageId::NONE,
+            };
         }
+        let slot = self.slot(i);
+        let flags = self.span(slot.off, 1).first().copied().unwrap_or(0);
+        let child = self.span(slot.off + 1, 8).first_chunk::<8>();
+        let key_off = slot.off + 9;
         Entry {
             flags,
             prefix: self.prefix(),
             suffix: self.span(key_off, slot.klen),
-            tail,
-            value: self.span(value_off, value_len),
-            child,
+            tail: self.tail(flags, key_off + slot.klen).0,
+            value: &[],
+            child: PageId(child.map_or(0, |id| u64::from_le_bytes(*id))),
         }
     }
 

@@ -158,6 +158,24 @@ impl std::fmt::Debug for Frames {
     }
 }
 
+/// Asks for the first lines of `words`, which are about to be read.
+#[inline]
+pub(crate) fn expect(words: &[AtomicU64]) {
+    /// As many as a core fetches at once; behind them the processor sees the pattern itself.
+    const LINES: usize = 10;
+    for line in words.chunks(8).take(LINES) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch reads nothing that the program sees and faults nowhere; the
+            // address is inside a live slice besides.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+}
+
 /// log2 of the granules of a frame.
 fn order(class: Class) -> usize {
     (class.bytes() / GRANULE).trailing_zeros() as usize

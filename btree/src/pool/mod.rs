@@ -244,6 +244,22 @@ impl Pool {
         })
     }
 
+    /// Tells the processor that a page is about to be read: the first lines of each of its halves
+    /// are on their way from memory while the caller goes on. Nothing is read from the disk.
+    #[inline]
+    pub(crate) fn expect(&self, id: PageId) {
+        let frame = self.translation.entry(id).and_then(|entry| {
+            // Whatever the word says, it is a place in the frames or refused.
+            let frame = FrameWord::unpack(entry.frame.load(Ordering::Relaxed))?;
+            self.frames.words(frame.frame, frame.class)
+        });
+        if let Some(words) = frame {
+            let (front, back) = words.split_at(words.len() / 2);
+            frame::expect(front);
+            frame::expect(back);
+        }
+    }
+
     /// Lets others run before a retry after `Latched`.
     pub fn pause(&self) {
         match &self.space.disk {

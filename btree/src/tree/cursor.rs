@@ -1,23 +1,24 @@
 //! Rows in order, a leaf at a time.
 //!
 //! A cursor holds no latch and no page between calls: it remembers the key from which it goes on.
-//! Each call goes down from the root, copies one leaf, validates the copy once, and takes its fence
-//! as the next key (T1), so splits, merges and removals in between neither repeat a row nor skip
-//! one that was there all the time. Long values and keys are read after the copy and believed only
-//! if the leaf is still the same; if memory does not hold them all at once, the rows read so far
-//! are given out and the cursor goes on behind them.
+//! Each call goes down from the root, copies one leaf word by word, validates the copy once, and
+//! takes its fence as the next key (T1), so splits, merges and removals in between neither repeat a
+//! row nor skip one that was there all the time. Values are lent out of the copy; keys, which lie
+//! there without the page's prefix, are put together beside it. Long values and keys are read after
+//! the copy and believed only if the leaf is still the same; if memory does not hold them all at
+//! once, the rows read so far are given out and the cursor goes on behind them.
 
 use std::ops::{Bound, Range};
 
 use crate::error::StoreError;
-use crate::page::image::{Entry, PageCopy};
+use crate::page::image::{PageCopy, RowPlace};
 use crate::page::leaf::{self, ROW_OVERFLOW};
 use crate::page::overflow::OverflowRef;
 use crate::page::view::PageView;
 use crate::pool::{Opt, Stall};
 
 use super::chain::ChainTails;
-use super::search::{Target, row_flags};
+use super::search::{Path, Target, row_flags};
 use super::{RowFlags, Tree};
 
 /// Which way a cursor goes.
@@ -40,17 +41,27 @@ pub struct LeafRow<'a> {
     pub flags: RowFlags,
 }
 
+/// A part of a row: in the copy of the page or beside it.
+#[derive(Clone, Debug)]
+enum Part {
+    Page(Range<usize>),
+    Apart(Range<usize>),
+}
+
 #[derive(Clone, Debug)]
 struct Span {
-    key: Range<usize>,
-    value: Range<usize>,
+    key: Part,
+    value: Part,
     flags: RowFlags,
 }
 
 /// The rows of one leaf, in the cursor's direction. Reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct LeafRows {
-    bytes: Vec<u8>,
+    /// The copy of the leaf.
+    page: Vec<u8>,
+    /// What does not lie there in one piece.
+    apart: Vec<u8>,
     rows: Vec<Span>,
 }
 
@@ -68,13 +79,22 @@ impl LeafRows {
     }
 
     /// Row `i`, if there are so many.
+    #[inline]
     #[must_use]
     pub fn get(&self, i: usize) -> Option<LeafRow<'_>> {
         self.rows.get(i).map(|span| LeafRow {
-            key: &self.bytes[span.key.clone()],
-            value: &self.bytes[span.value.clone()],
+            key: self.part(&span.key),
+            value: self.part(&span.value),
             flags: span.flags,
         })
+    }
+
+    #[inline]
+    fn part(&self, part: &Part) -> &[u8] {
+        match part {
+            Part::Page(range) => &self.page[range.clone()],
+            Part::Apart(range) => &self.apart[range.clone()],
+        }
     }
 
     /// All rows, in the cursor's direction.
@@ -83,7 +103,7 @@ impl LeafRows {
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
+        self.apart.clear();
         self.rows.clear();
     }
 }
@@ -118,22 +138,6 @@ fn owned(bound: Bound<&[u8]>) -> Bound<Vec<u8>> {
         Bound::Included(key) => Bound::Included(key.to_vec()),
         Bound::Excluded(key) => Bound::Excluded(key.to_vec()),
         Bound::Unbounded => Bound::Unbounded,
-    }
-}
-
-fn above_lower(lower: &Bound<Vec<u8>>, key: &[u8]) -> bool {
-    match lower {
-        Bound::Included(bound) => key >= bound.as_slice(),
-        Bound::Excluded(bound) => key > bound.as_slice(),
-        Bound::Unbounded => true,
-    }
-}
-
-fn below_upper(upper: &Bound<Vec<u8>>, key: &[u8]) -> bool {
-    match upper {
-        Bound::Included(bound) => key <= bound.as_slice(),
-        Bound::Excluded(bound) => key < bound.as_slice(),
-        Bound::Unbounded => true,
     }
 }
 
@@ -223,37 +227,37 @@ impl Cursor {
     }
 
     fn try_leaf(&self, rows: &mut LeafRows) -> Result<Next, Stall> {
-        let page = self.tree.locate(self.target(), 0)?.page;
-        let copy = PageCopy::of(PageView::new(page.words()));
+        let Path { parent, page } = self.tree.locate(self.target(), 0)?;
+        PageView::new(page.words()).copy_to(&mut rows.page);
+        if let Some((parent, place)) = &parent {
+            self.tree.expect_beside(parent, *place, self.direction);
+        }
         if !page.validate() {
             return Err(Stall::Latched);
         }
-        let places = self.places(&page, copy.n())?;
+        let LeafRows { page: bytes, .. } = rows;
+        let copy = PageCopy::from_bytes(bytes.as_slice());
+        let n = copy.n();
+        let places = self.places(&page, n, copy.prefix())?;
         let forward = self.direction == Direction::Forward;
-        for step in 0..places.len() {
-            let place = if forward {
-                places.start + step
-            } else {
-                places.end - 1 - step
-            };
-            match self.append(rows, &page, &copy.entry(place)) {
-                Ok(true) => {}
-                Ok(false) => return Ok(Next::End),
-                Err(stall @ Stall::Corrupt(_)) => return Err(stall),
-                Err(stall) => {
-                    // The rows so far were read from the copy or validated with it.
-                    let last = rows.len().checked_sub(1).and_then(|last| rows.get(last));
-                    return match last {
-                        Some(row) => Ok(Next::Row(row.key.to_vec())),
-                        None => Err(stall),
-                    };
-                }
-            }
-        }
-        let fence = match self.direction {
-            Direction::Forward => copy.upper(),
-            Direction::Backward => copy.lower(),
+        let beyond = if forward {
+            places.end < n
+        } else {
+            places.start > 0
         };
+        if let Err(stall) = self.append_all(rows, &page, places) {
+            // The rows so far were read from the copy or validated with it.
+            let last = rows.len().checked_sub(1).and_then(|last| rows.get(last));
+            return match (last, stall) {
+                (_, stall @ Stall::Corrupt(_)) | (None, stall) => Err(stall),
+                (Some(row), _) => Ok(Next::Row(row.key.to_vec())),
+            };
+        }
+        if beyond {
+            return Ok(Next::End);
+        }
+        let copy = PageCopy::from_bytes(rows.page.as_slice());
+        let fence = if forward { copy.upper() } else { copy.lower() };
         let Some(fence) = fence else {
             return Ok(Next::End);
         };
@@ -265,94 +269,110 @@ impl Cursor {
         Ok(Next::Fence(whole))
     }
 
-    /// The rows of a leaf of `n` rows that lie on the right side of the near bound: searched for,
-    /// so that few long keys are read.
-    fn places(&self, page: &Opt<'_>, n: usize) -> Result<Range<usize>, Stall> {
-        let near = match self.direction {
-            Direction::Forward => &self.lower,
-            Direction::Backward => &self.upper,
+    /// The rows of a leaf of `n` rows that lie between the bounds: searched for, so that few long
+    /// keys are read and no row is compared. All keys of the leaf begin with `prefix`.
+    fn places(&self, page: &Opt<'_>, n: usize, prefix: &[u8]) -> Result<Range<usize>, Stall> {
+        let split = |key: &[u8], behind: bool| -> Result<usize, Stall> {
+            if !key.starts_with(prefix) {
+                // A far bound may lie outside the leaf's fences, where no search of it goes.
+                return Ok(if key < prefix { 0 } else { n });
+            }
+            let view = PageView::new(page.words());
+            let found = leaf::find(view, key, &ChainTails(&self.tree));
+            Ok(match self.tree.believe(page, found)? {
+                Ok(i) => i + usize::from(behind),
+                Err(i) => i,
+            })
         };
-        let (Bound::Included(key) | Bound::Excluded(key)) = near else {
-            return Ok(0..n);
+        let start = match &self.lower {
+            Bound::Included(key) => split(key, false)?,
+            Bound::Excluded(key) => split(key, true)?,
+            Bound::Unbounded => 0,
         };
-        let view = PageView::new(page.words());
-        let found = self
-            .tree
-            .believe(page, leaf::find(view, key, &ChainTails(&self.tree)))?;
+        let end = match &self.upper {
+            Bound::Included(key) => split(key, true)?,
+            Bound::Excluded(key) => split(key, false)?,
+            Bound::Unbounded => n,
+        };
         if !page.validate() {
             return Err(Stall::Latched);
         }
-        let with_key = matches!(near, Bound::Included(_));
-        let split = match found {
-            Ok(i) if with_key == (self.direction == Direction::Backward) => i + 1,
-            Ok(i) | Err(i) => i,
+        Ok(start..end.max(start))
+    }
+
+    /// Appends the rows at `places`, in the cursor's direction. On a stall those before it stay.
+    fn append_all(
+        &self,
+        rows: &mut LeafRows,
+        page: &Opt<'_>,
+        places: Range<usize>,
+    ) -> Result<(), Stall> {
+        let LeafRows {
+            page: bytes,
+            apart,
+            rows,
+        } = rows;
+        let copy = PageCopy::from_bytes(bytes.as_slice());
+        let prefix = copy.prefix();
+        rows.reserve(places.len());
+        for step in 0..places.len() {
+            let place = match self.direction {
+                Direction::Forward => places.start + step,
+                Direction::Backward => places.end - 1 - step,
+            };
+            let row = copy.row(place);
+            let start = apart.len();
+            let key = if prefix.is_empty() && row.tail.is_none() {
+                Part::Page(row.suffix.clone())
+            } else {
+                apart.extend_from_slice(prefix);
+                apart.extend_from_slice(&bytes[row.suffix.clone()]);
+                Part::Apart(start..apart.len())
+            };
+            let whole = if row.tail.is_none() && row.flags & ROW_OVERFLOW == 0 {
+                Ok((key, Part::Page(row.value.clone())))
+            } else {
+                self.long_row(apart, page, &row, (key, &bytes[row.value.clone()]))
+            };
+            match whole {
+                Ok((key, value)) => rows.push(Span {
+                    key,
+                    value,
+                    flags: row_flags(row.flags),
+                }),
+                Err(stall) => {
+                    apart.truncate(start);
+                    return Err(stall);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes a row of which a part lies in overflow pages. Its inline key is the last thing in
+    /// `apart` if it goes on in a tail.
+    #[cold]
+    fn long_row(
+        &self,
+        apart: &mut Vec<u8>,
+        page: &Opt<'_>,
+        row: &RowPlace,
+        (key, value): (Part, &[u8]),
+    ) -> Result<(Part, Part), Stall> {
+        let key = match (key, row.tail) {
+            (Part::Apart(inline), Some(tail)) => {
+                self.long_bytes(page, tail, apart)?;
+                Part::Apart(inline.start..apart.len())
+            }
+            (key, _) => key,
         };
-        Ok(if self.direction == Direction::Forward {
-            split..n
-        } else {
-            0..split
-        })
-    }
-
-    /// Appends a row if it lies between the bounds. False if it lies beyond the far one.
-    fn append(
-        &self,
-        rows: &mut LeafRows,
-        page: &Opt<'_>,
-        entry: &Entry<'_>,
-    ) -> Result<bool, Stall> {
-        let start = rows.bytes.len();
-        match self.append_parts(rows, page, entry) {
-            Ok(Some(span)) => {
-                rows.rows.push(span);
-                Ok(true)
-            }
-            Ok(None) => {
-                let key = &rows.bytes[start..];
-                let going_on = match self.direction {
-                    Direction::Forward => below_upper(&self.upper, key),
-                    Direction::Backward => above_lower(&self.lower, key),
-                };
-                rows.bytes.truncate(start);
-                Ok(going_on)
-            }
-            Err(stall) => {
-                rows.bytes.truncate(start);
-                Err(stall)
-            }
-        }
-    }
-
-    /// Appends the bytes of a row; of a row outside the bounds only the key, and `None`.
-    fn append_parts(
-        &self,
-        rows: &mut LeafRows,
-        page: &Opt<'_>,
-        entry: &Entry<'_>,
-    ) -> Result<Option<Span>, Stall> {
-        let start = rows.bytes.len();
-        rows.bytes.extend_from_slice(entry.prefix);
-        rows.bytes.extend_from_slice(entry.suffix);
-        if let Some(tail) = entry.tail {
-            self.long_bytes(page, tail, &mut rows.bytes)?;
-        }
-        let middle = rows.bytes.len();
-        let key = &rows.bytes[start..];
-        if !above_lower(&self.lower, key) || !below_upper(&self.upper, key) {
-            return Ok(None);
-        }
-        match OverflowRef::parse(entry.value) {
-            Some(chain) if entry.flags & ROW_OVERFLOW != 0 => {
-                self.long_bytes(page, chain, &mut rows.bytes)?;
-            }
-            _ => rows.bytes.extend_from_slice(entry.value),
-        }
-        let end = rows.bytes.len();
-        Ok(Some(Span {
-            key: start..middle,
-            value: middle..end,
-            flags: row_flags(entry.flags),
-        }))
+        let chain = OverflowRef::parse(value).filter(|_| row.flags & ROW_OVERFLOW != 0);
+        let Some(chain) = chain else {
+            return Ok((key, Part::Page(row.value.clone())));
+        };
+        let middle = apart.len();
+        self.long_bytes(page, chain, apart)?;
+        Ok((key, Part::Apart(middle..apart.len())))
     }
 
     /// Reads a chain that the leaf names, and believes it only if the leaf still does.

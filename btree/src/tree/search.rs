@@ -14,6 +14,7 @@ use crate::page::view::PageView;
 use crate::pool::{Opt, Stall};
 
 use super::chain::ChainTails;
+use super::cursor::Direction;
 use super::{KEY_MAX, RowFlags, Tree};
 
 /// Where a descent goes.
@@ -114,6 +115,20 @@ impl Tree {
             page = lower;
         }
         Ok(Path { parent, page })
+    }
+
+    /// Tells the processor that the child beside the one at `place` is read next. What a changing
+    /// parent says is harmless here.
+    #[inline]
+    pub(super) fn expect_beside(&self, parent: &Opt<'_>, place: usize, direction: Direction) {
+        let view = PageView::new(parent.words());
+        let beside = match direction {
+            Direction::Forward => place.checked_add(1).filter(|&next| next <= counts(view).n),
+            Direction::Backward => place.checked_sub(1),
+        };
+        if let Some(beside) = beside {
+            self.pool.expect(child(view, beside));
+        }
     }
 
     /// The root and its level.

@@ -49,6 +49,18 @@ impl<V: Value> Ref<V> {
         }
     }
 
+    /// As [`Ref::new`], without a copy where the type needs no alignment.
+    pub(crate) fn of(bytes: Vec<u8>) -> Ref<V> {
+        if V::ALIGN == 1 {
+            return Ref {
+                buffer: bytes.into_boxed_slice(),
+                start: 0,
+                value: PhantomData,
+            };
+        }
+        Ref::new(&bytes)
+    }
+
     /// The encoded value, aligned to [`Value::ALIGN`].
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

@@ -140,7 +140,7 @@ impl<K: Key, V: Value> Table<K, V> {
     /// As [`Table::get`], `Codec` excepted.
     pub fn get_ref(&self, read: &impl Read, key: impl AsKey<K>) -> Result<Option<Ref<V>>> {
         let row = self.row(read, &encode_key(&key)?)?;
-        Ok(row.map(|bytes| Ref::new(&bytes)))
+        Ok(row.map(Ref::of))
     }
 
     /// The row at `key`, locked for this transaction until it ends: another transaction that

@@ -32,14 +32,13 @@ pub(crate) fn bounds(span: &Span) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     )
 }
 
+/// A row as bytes, lent until the next one is asked for.
+pub(crate) type LentRow<'a> = (&'a [u8], &'a [u8]);
+
 /// Rows as bytes from both ends.
 #[derive(Debug)]
 pub(crate) struct RawEnds {
     state: State,
-    /// The last key that came from the front.
-    low: Option<Vec<u8>>,
-    /// The last key that came from the back.
-    high: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -67,45 +66,60 @@ impl RawEnds {
         };
         RawEnds {
             state: span.and_then(open).unwrap_or_else(State::Refused),
-            low: None,
-            high: None,
         }
     }
 
-    fn step(&mut self, from_back: bool) -> Option<Result<RawRow>> {
-        let row = match &mut self.state {
-            State::Open { front, .. } if !from_back => front.next(),
-            State::Open { front, back } => match opened(front, back) {
-                Ok(back) => back.next(),
-                Err(error) => Some(Err(error)),
-            },
-            State::Refused(_) => match std::mem::replace(&mut self.state, State::Done) {
-                State::Refused(error) => Some(Err(error)),
-                State::Open { .. } | State::Done => None,
-            },
-            State::Done => None,
-        };
-        let (mine, other) = if from_back {
-            (&mut self.high, &self.low)
-        } else {
-            (&mut self.low, &self.high)
-        };
-        match row {
-            Some(Ok(row)) if !met(&row.0, other.as_deref(), from_back) => {
-                let kept = mine.get_or_insert_default();
-                kept.clear();
-                kept.extend_from_slice(&row.0);
-                Some(Ok(row))
-            }
-            Some(Ok(_)) | None => {
+    /// The next row from the front or from the back.
+    #[inline]
+    pub(crate) fn lend(&mut self, from_back: bool) -> Option<Result<LentRow<'_>>> {
+        match self.advance(from_back) {
+            Ok(true) => self.current(from_back).map(Ok),
+            Ok(false) => {
                 self.state = State::Done;
                 None
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 self.state = State::Done; // S2
                 Some(Err(error))
             }
         }
+    }
+
+    /// Goes on at one end; false if the ends have met.
+    #[inline]
+    fn advance(&mut self, from_back: bool) -> Result<bool> {
+        let (mine, other) = match &mut self.state {
+            State::Open { front, back } if !from_back => (&mut **front, back.as_deref()),
+            State::Open { front, back } => (opened(front, back)?, Some(&**front)),
+            State::Refused(_) => match std::mem::replace(&mut self.state, State::Done) {
+                State::Refused(error) => return Err(error),
+                State::Open { .. } | State::Done => return Ok(false),
+            },
+            State::Done => return Ok(false),
+        };
+        if !mine.advance()? {
+            return Ok(false);
+        }
+        // Each end stands on the last row that it gave out.
+        Ok(match (mine.row(), other.and_then(RawScan::row)) {
+            (Some((mine, _)), Some((other, _))) => !met(mine, other, from_back),
+            (mine, _) => mine.is_some(),
+        })
+    }
+
+    /// The row on which an end stands.
+    #[inline]
+    fn current(&self, from_back: bool) -> Option<LentRow<'_>> {
+        match &self.state {
+            State::Open { front, .. } if !from_back => front.row(),
+            State::Open { back, .. } => back.as_deref().and_then(RawScan::row),
+            State::Refused(_) | State::Done => None,
+        }
+    }
+
+    fn owned(&mut self, from_back: bool) -> Option<Result<RawRow>> {
+        let row = self.lend(from_back)?;
+        Some(row.map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 }
 
@@ -118,27 +132,25 @@ fn opened<'b>(front: &RawScan, back: &'b mut Option<Box<RawScan>>) -> Result<&'b
 }
 
 /// Whether a key that came from one end has been given out by the other already.
-fn met(key: &[u8], other: Option<&[u8]>, from_back: bool) -> bool {
-    other.is_some_and(|other| {
-        if from_back {
-            key <= other
-        } else {
-            key >= other
-        }
-    })
+fn met(key: &[u8], other: &[u8], from_back: bool) -> bool {
+    if from_back {
+        key <= other
+    } else {
+        key >= other
+    }
 }
 
 impl Iterator for RawEnds {
     type Item = Result<RawRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(false)
+        self.owned(false)
     }
 }
 
 impl DoubleEndedIterator for RawEnds {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(true)
+        self.owned(true)
     }
 }
 
@@ -162,38 +174,67 @@ impl<K: Key, V: Value> Scan<K, V> {
 
     /// The keys alone: no value is decoded.
     pub fn keys(self) -> impl DoubleEndedIterator<Item = Result<K>> + Send {
-        self.rows
-            .map(|row| row.and_then(|(key, _)| K::decode_key(&key)))
+        Mapped {
+            rows: self.rows,
+            make: |(key, _)| K::decode_key(key),
+        }
     }
 
     /// The rows with their values as they are stored: see [`crate::Table::get_ref`].
     pub fn refs(self) -> impl DoubleEndedIterator<Item = Result<(K, Ref<V>)>> + Send {
-        self.rows
-            .map(|row| row.and_then(|(key, value)| Ok((K::decode_key(&key)?, Ref::new(&value)))))
+        Mapped {
+            rows: self.rows,
+            make: |(key, value)| Ok((K::decode_key(key)?, Ref::new(value))),
+        }
     }
 }
 
-fn decode<K: Key, V: Value>(row: Result<RawRow>) -> Result<(K, V)> {
-    let (key, value) = row?;
-    Ok((K::decode_key(&key)?, V::decode_value(&value)?))
+/// What is made of each row while it is lent.
+struct Mapped<T> {
+    rows: RawEnds,
+    make: fn(LentRow<'_>) -> Result<T>,
+}
+
+impl<T> Iterator for Mapped<T> {
+    type Item = Result<T>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.rows.lend(false).map(|row| row.and_then(self.make))
+    }
+}
+
+impl<T> DoubleEndedIterator for Mapped<T> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.rows.lend(true).map(|row| row.and_then(self.make))
+    }
+}
+
+fn decode<K: Key, V: Value>((key, value): LentRow<'_>) -> Result<(K, V)> {
+    Ok((K::decode_key(key)?, V::decode_value(value)?))
 }
 
 impl<K: Key, V: Value> Iterator for Scan<K, V> {
     type Item = Result<(K, V)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.rows.next().map(decode)
+        self.rows.lend(false).map(|row| row.and_then(decode))
     }
 
     /// Counts rows, an error among them, without decoding any.
-    fn count(self) -> usize {
-        self.rows.count()
+    fn count(mut self) -> usize {
+        let mut rows = 0;
+        while self.rows.lend(false).is_some() {
+            rows += 1;
+        }
+        rows
     }
 }
 
 impl<K: Key, V: Value> DoubleEndedIterator for Scan<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.rows.next_back().map(decode)
+        self.rows.lend(true).map(|row| row.and_then(decode))
     }
 }
 

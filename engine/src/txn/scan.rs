@@ -2,6 +2,7 @@
 //!
 //! Leaf by leaf from the tree (each leaf copied in one validated read), each row with a versioned
 //! bit judged by the recent-writes index afterwards (R1), merged with the transaction's own writes.
+//! Rows are lent out of the leaf's copy: none is copied again before somebody wants to keep it.
 
 use std::fmt;
 use std::ops::Bound;
@@ -65,6 +66,24 @@ fn edge(bound: Bound<&[u8]>) -> Option<&[u8]> {
 
 type Pair = (Vec<u8>, Vec<u8>);
 
+/// A row of the leaf in hand that the reader sees.
+#[derive(Debug)]
+struct Judged {
+    /// Its place in the leaf.
+    row: usize,
+    /// The value that it had for this reader; None: the one in the leaf.
+    older: Option<Arc<[u8]>>,
+}
+
+/// The row that was handed out last.
+#[derive(Debug)]
+enum Current {
+    /// None yet, or the scan is over.
+    None,
+    Stored(Judged),
+    Own(Arc<[u8]>, Vec<u8>),
+}
+
 /// Rows of a range as (key, value), in key order or its reverse. Owned and `Send`.
 pub struct RawScan {
     db: Database,
@@ -75,7 +94,8 @@ pub struct RawScan {
     /// The next row of `leaf`.
     at: usize,
     /// The next row of the tree, already judged.
-    stored: Option<Pair>,
+    stored: Option<Judged>,
+    current: Current,
     own: Option<Own>,
     /// Raised to the newest version that was seen.
     tentative: Option<Arc<AtomicU64>>,
@@ -88,6 +108,9 @@ struct Own {
     /// The last own key that was handed out or passed over.
     last: Option<Arc<[u8]>>,
 }
+
+/// A write of the transaction itself: its key and its value, None if it deletes the row.
+type OwnWrite = (Arc<[u8]>, Option<Vec<u8>>);
 
 impl RawScan {
     /// A scan at the position of `pin`.
@@ -117,6 +140,7 @@ impl RawScan {
             leaf: LeafRows::default(),
             at: 0,
             stored: None,
+            current: Current::None,
             own: own.map(|writes| Own { writes, last: None }),
             tentative,
             failed: false,
@@ -135,13 +159,14 @@ impl RawScan {
     }
 
     /// The next row of the tree that the reader sees.
-    fn next_stored(&mut self) -> Result<Option<Pair>> {
+    #[inline]
+    fn next_stored(&mut self) -> Result<Option<Judged>> {
         loop {
             while self.at < self.leaf.len() {
                 let row = self.at;
                 self.at += 1;
-                if let Some(pair) = self.judge(row)? {
-                    return Ok(Some(pair));
+                if let Some(judged) = self.judge(row)? {
+                    return Ok(Some(judged));
                 }
             }
             if !self.next_leaf()? {
@@ -163,37 +188,24 @@ impl RawScan {
         Ok(true)
     }
 
-    /// Calls `visit` with each row, in order, until the end or its first error. Where there are
-    /// no own writes to merge, rows are lent out of the leaf's copy: none is allocated for.
+    /// Calls `visit` with each row, in order, until the end or its first error.
     pub(crate) fn visit(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
-        if self.own.is_some() {
-            return self.try_for_each(|row| row.and_then(|(key, value)| visit(&key, &value)));
-        }
-        loop {
-            self.db.core().check_open()?;
-            while let Some(LeafRow { key, value, flags }) = self.leaf.get(self.at) {
-                if !flags.versioned && !flags.ghost {
-                    visit(key, value)?;
-                } else if let Some((key, value)) = self.judge(self.at)? {
-                    visit(&key, &value)?;
-                }
-                self.at += 1;
-            }
-            if !self.next_leaf()? {
-                return Ok(());
+        while self.advance()? {
+            if let Some((key, value)) = self.row() {
+                visit(key, value)?;
             }
         }
+        Ok(())
     }
 
-    /// The value of a row of the leaf in hand, if the reader sees one.
-    fn judge(&self, row: usize) -> Result<Option<Pair>> {
-        let Some(LeafRow { key, value, flags }) = self.leaf.get(row) else {
+    /// What the reader sees of a row of the leaf in hand.
+    #[inline]
+    fn judge(&self, row: usize) -> Result<Option<Judged>> {
+        let Some(LeafRow { key, flags, .. }) = self.leaf.get(row) else {
             return Ok(None);
         };
-        let pair = |value: &[u8]| Some((key.to_vec(), value.to_vec()));
-        let leaf = || if flags.ghost { None } else { pair(value) };
         if !flags.versioned && !flags.ghost {
-            return Ok(leaf());
+            return Ok(Some(Judged { row, older: None }));
         }
         let (core, at) = (self.db.core(), self.pin.ts());
         let (begin, seen) = match core.recent.seen(self.range.tree, key, at) {
@@ -201,9 +213,16 @@ impl RawScan {
                 if flags.ghost && begin == Ts::ZERO {
                     core.recent.note_ghost(self.range.tree, key);
                 }
-                (begin, leaf())
+                let live = !flags.ghost;
+                (begin, live.then_some(Judged { row, older: None }))
             }
-            Seen::Older(begin, value) => (begin, value.and_then(|value| pair(&value))),
+            Seen::Older(begin, value) => {
+                let older = |value| Judged {
+                    row,
+                    older: Some(value),
+                };
+                (begin, value.map(older))
+            }
             Seen::Gone => return Err(too_old(core, at)),
         };
         // The leaf was copied a while ago; since then the index may have forgotten the row.
@@ -219,43 +238,79 @@ impl RawScan {
         if self.range.reverse { a > b } else { a < b }
     }
 
-    fn step(&mut self) -> Result<Option<Pair>> {
+    /// The row that the last [`RawScan::advance`] went to, if it went to one.
+    #[inline]
+    pub(crate) fn row(&self) -> Option<(&[u8], &[u8])> {
+        match &self.current {
+            Current::None => None,
+            Current::Own(key, value) => Some((key, value)),
+            Current::Stored(Judged { row, older }) => {
+                let LeafRow { key, value, .. } = self.leaf.get(*row)?;
+                Some((key, older.as_deref().unwrap_or(value)))
+            }
+        }
+    }
+
+    /// Goes to the next row; false at the end and after an error.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> Result<bool> {
+        self.current = Current::None;
+        if self.failed {
+            return Ok(false);
+        }
+        let step = if self.own.is_none() {
+            let open = self.db.core().check_open();
+            open.and_then(|()| Ok(self.next_stored()?.map_or(Current::None, Current::Stored)))
+        } else {
+            self.merged()
+        };
+        self.failed = step.is_err();
+        self.current = step?;
+        Ok(!matches!(self.current, Current::None))
+    }
+
+    /// The next row of the tree or of the transaction's own writes, whichever comes first.
+    fn merged(&mut self) -> Result<Current> {
         self.db.core().check_open()?;
         loop {
             if self.stored.is_none() {
                 self.stored = self.next_stored()?;
             }
-            let Some(own) = &self.own else {
-                return Ok(self.stored.take());
+            let Some((key, value)) = self.next_own() else {
+                return Ok(self.stored.take().map_or(Current::None, Current::Stored));
             };
-            let (lower, upper) = self.range.bounds();
-            let last = own.last.as_deref().map(Bound::Excluded);
-            let next = if self.range.reverse {
-                own.writes
-                    .next(self.range.tree, lower, last.unwrap_or(upper), true)
-            } else {
-                own.writes
-                    .next(self.range.tree, last.unwrap_or(lower), upper, false)
-            };
-            let Some((key, write)) = next else {
-                return Ok(self.stored.take());
-            };
-            if let Some((stored, _)) = &self.stored {
-                if self.before(stored, key) {
-                    return Ok(self.stored.take());
+            let stored = self.stored.as_ref().and_then(|s| self.leaf.get(s.row));
+            if let Some(stored) = stored {
+                if self.before(stored.key, &key) {
+                    return Ok(self.stored.take().map_or(Current::None, Current::Stored));
                 }
-                if **stored == **key {
+                if *stored.key == *key {
                     self.stored = None;
                 }
             }
-            let (key, value) = (key.clone(), write.value.clone());
             if let Some(own) = &mut self.own {
                 own.last = Some(key.clone());
             }
             if let Some(value) = value {
-                return Ok(Some((key.to_vec(), value)));
+                return Ok(Current::Own(key, value));
             }
         }
+    }
+
+    /// The next own write: its key and its value, None if it deletes the row.
+    fn next_own(&self) -> Option<OwnWrite> {
+        let own = self.own.as_ref()?;
+        let (lower, upper) = self.range.bounds();
+        let last = own.last.as_deref().map(Bound::Excluded);
+        let (lower, upper) = if self.range.reverse {
+            (lower, last.unwrap_or(upper))
+        } else {
+            (last.unwrap_or(lower), upper)
+        };
+        let (key, write) = own
+            .writes
+            .next(self.range.tree, lower, upper, self.range.reverse)?;
+        Some((key.clone(), write.value.clone()))
     }
 }
 
@@ -263,12 +318,12 @@ impl Iterator for RawScan {
     type Item = Result<Pair>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+        match self.advance() {
+            Ok(_) => self
+                .row()
+                .map(|(key, value)| Ok((key.to_vec(), value.to_vec()))),
+            Err(error) => Some(Err(error)),
         }
-        let step = self.step();
-        self.failed = step.is_err();
-        step.transpose()
     }
 }
 

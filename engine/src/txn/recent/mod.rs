@@ -244,7 +244,7 @@ impl Recent {
         let versions: usize = entry.older.iter().map(cost).sum();
         shard.entries.fetch_sub(1, Ordering::Release);
         self.bytes
-            .fetch_sub(ENTRY_COST + key.len() + versions, Ordering::Relaxed);
+            .fetch_sub(ENTRY_COST + key.len() + versions, Ordering::Release);
     }
 
     /// Step 7a of a commit: the value `before` ends at `ts`, where the next one begins. Called
@@ -284,6 +284,11 @@ impl Recent {
     /// Which value a reader at `at` sees of a key whose leaf row has its versioned bit set. The
     /// leaf must have been read before (R1).
     pub(crate) fn seen(&self, tree: TreeId, key: &[u8], at: Ts) -> Seen {
+        // An entry counts here before its version is pushed and until it is dropped, so a reader
+        // that saw a changed leaf (R3) and nothing here came after every drop.
+        if self.bytes.load(Ordering::Acquire) == 0 {
+            return Seen::Leaf(Ts::ZERO);
+        }
         let shard = self.shard(tree, key);
         if shard.entries.load(Ordering::Acquire) == 0 {
             return Seen::Leaf(Ts::ZERO);
