@@ -1,4 +1,45 @@
-//! Terrane: an embedded transactional storage engine.
+//! Terrane: an embedded, transactional storage engine.
+//!
+//! ```
+//! use terrane::{Database, Result, TableDef};
+//!
+//! const SCORES: TableDef<String, u64> = TableDef::new("scores");
+//!
+//! fn main() -> Result<()> {
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! # let path = folder.path().join("game.terrane");
+//! # let open = |_: &str| Database::open(&path);
+//! # /*
+//!     let db = Database::open("game.terrane")?;
+//! # */
+//! # let db = open("game.terrane")?;
+//!     let scores = db.table(SCORES)?; // created, or checked against the stored schema
+//!
+//!     db.write(|tx| {
+//!         scores.put(tx, "ada", &90)?;
+//!         scores.put(tx, "grace", &97)
+//!     })?;
+//!
+//!     let now = db.snapshot(); // owned, Send, cheap; blocks no writer
+//!     assert_eq!(scores.get(&now, "ada")?, Some(90));
+//!     for row in scores.range(&now, "ada".."b").rev() {
+//!         let (name, score) = row?;
+//!         println!("{name}: {score}");
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | I want to | look at |
+//! |---|---|
+//! | keep rows under a key | [`TableDef`], [`Table`], example `01_table` |
+//! | change several rows at once, or none | [`Database::write`], [`Transaction`], example `02_transactions` |
+//! | find rows by another field | [`Record`], [`Table::index`], example `03_indexes` |
+//! | find the nearest vectors | [`Vector`], [`Table::nearest`], example `04_vectors` |
+//! | read one state for long | [`Database::snapshot`], [`Snapshot`] |
+//! | choose memory, durability, page size | [`Builder`] |
+//! | know what went wrong and what to do | [`Error`], [`ErrorKind`], [`Outcome`] |
+//! | know every byte on disk | [`guide::format`] |
 //!
 //! Under `--cfg loom` only the parts exist that the models of `txn` run.
 #![forbid(unsafe_code)]
@@ -71,3 +112,10 @@ pub use terrane_derive::Record;
 pub use txn::{Isolation, Read, Savepoint, Snapshot, Transaction};
 #[cfg(not(loom))]
 pub use vector::{DynVector, Vector};
+
+/// Guides: longer texts than a type's own page.
+#[cfg(not(loom))]
+pub mod guide {
+    #[doc = include_str!("guide/format.md")]
+    pub mod format {}
+}
