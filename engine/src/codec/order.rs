@@ -97,7 +97,8 @@ impl DataType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::{Desc, Record};
+    use crate::Record;
+    use crate::codec::Desc;
 
     type Mixed = (u8, Option<String>, Desc<i32>);
 
