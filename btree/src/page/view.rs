@@ -145,14 +145,17 @@ impl<'a> PageView<'a> {
         let (lines, _) = self.words.as_chunks::<8>();
         let (copies, _) = out.as_chunks_mut::<64>();
         let half = lines.len() / 2;
-        let (lines, more) = lines.split_at(half);
-        let (copies, more_copies) = copies.split_at_mut(half);
-        for i in 0..half {
-            copy_line(&lines[i], &mut copies[i]);
-            copy_line(&more[i], &mut more_copies[i]);
+        let (front, back) = lines.split_at(half);
+        let (front_copy, back_copy) = copies.split_at_mut(half);
+        let mut back = back.iter().zip(back_copy);
+        for (line, copy) in front.iter().zip(front_copy) {
+            copy_line(line, copy);
+            if let Some((line, copy)) = back.next() {
+                copy_line(line, copy);
+            }
         }
-        for i in half..more.len() {
-            copy_line(&more[i], &mut more_copies[i]);
+        for (line, copy) in back {
+            copy_line(line, copy);
         }
     }
 }
