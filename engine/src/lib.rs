@@ -33,7 +33,7 @@
 //! | I want to | look at |
 //! |---|---|
 //! | keep rows under a key | [`TableDef`], [`Table`], example `01_table` |
-//! | change several rows at once, or none | [`Database::write`], [`Transaction`], example `02_transactions` |
+//! | change several rows or none | [`Database::write`], [`Transaction`], `02_transactions` |
 //! | find rows by another field | [`Record`], [`Table::index`], example `03_indexes` |
 //! | find the nearest vectors | [`Vector`], [`Table::nearest`], example `04_vectors` |
 //! | read one state for long | [`Database::snapshot`], [`Snapshot`] |
