@@ -61,7 +61,7 @@ fn drawn_scripts_agree_with_the_model() {
         max_shrink_iters: 0,
         ..Config::default()
     };
-    // The same scripts in every run, so that a change is judged by itself; TERRANE_SCRIPTS draws on.
+    // The same scripts in every run: a change is judged by itself. TERRANE_SCRIPTS draws more.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let bytes = proptest::collection::vec(any::<u8>(), 0..800);
     let sum = RefCell::new(Report::default());
