@@ -16,6 +16,7 @@ use terrane_wal::segment::{SegmentHeader, parse_segment_name};
 use terrane_wal::{Body, Log, LogOptions, Record, ReplayEntry, WalError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::recovery::directory;
 
 /// What of a log is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,11 +51,7 @@ pub(super) fn log_with(
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<()> {
     let env = super::shadow_of(env, path)?;
-    let lock = env.disk.lock(&path.join("LOCK"))?;
-    if lock.is_none() {
-        let error = Error::new(ErrorKind::Locked, "the database is open");
-        return Err(error.with("path", path.display()));
-    }
+    let _held = directory::take(&env, path, true)?;
     let dir = path.join("log");
     let segments = segments(&env, &dir)?;
     let Some(oldest) = segments.first() else {

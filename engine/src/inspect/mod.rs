@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 use terrane_btree::{StoreError, Surveyed};
 use terrane_wal::env::Env;
-use terrane_wal::io::{BackendChoice, Kind};
+use terrane_wal::io::{BackendChoice, Kind, Lock};
 
 use crate::builder::{Builder, Create, check_path};
 use crate::error::{Error, ErrorKind, Result};
-use crate::recovery;
+use crate::recovery::{self, directory};
 use crate::runtime::Core;
 
 pub use log::{LogQuery, log};
@@ -167,22 +167,13 @@ fn shadow_of(env: &Env, path: &Path) -> Result<Env> {
     })
 }
 
-/// The directory's lock; None where the file system takes none, so that nobody can be writing.
-fn lock(env: &Env, path: &Path) -> Result<Option<Box<dyn terrane_wal::io::Lock>>> {
+/// The directory's lock, if there is a database.
+fn lock(env: &Env, path: &Path) -> Result<Option<Box<dyn Lock>>> {
     if env.disk.stat(&path.join("META"))?.is_none() {
         let error = Error::new(ErrorKind::NotFound, "there is no database");
         return Err(error.with("path", path.display()));
     }
-    match env.disk.lock(&path.join("LOCK")) {
-        Ok(Some(lock)) => Ok(Some(lock)),
-        Ok(None) => {
-            let error = Error::new(ErrorKind::Locked, "the database is open");
-            Err(error.with("path", path.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::ReadOnlyFilesystem => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    directory::take(env, path, true)
 }
 
 /// Opens the database as the next open would.

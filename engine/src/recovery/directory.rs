@@ -106,8 +106,7 @@ pub(super) fn clear_remnants(env: &Env, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory if it is to be made, and takes its lock. None: read-only on a file system
-/// that takes no lock file, where nobody can be writing.
+/// Makes the directory if it is to be made, and takes its lock as [`take`] does.
 pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Box<dyn Lock>>> {
     if env.disk.stat(dir)?.is_none() {
         env.disk
@@ -117,6 +116,12 @@ pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Bo
             env.disk.sync_dir(parent)?;
         }
     }
+    take(env, dir, options.read_only)
+}
+
+/// Takes the lock of the directory. None where the file system takes no lock file and the caller
+/// only reads: nobody can be writing there.
+pub(crate) fn take(env: &Env, dir: &Path, read_only: bool) -> Result<Option<Box<dyn Lock>>> {
     let path = dir.join("LOCK");
     for attempt in 0..LOCK_ATTEMPTS {
         if attempt > 0 {
@@ -125,7 +130,7 @@ pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Bo
         match env.disk.lock(&path) {
             Ok(Some(lock)) => return Ok(Some(lock)),
             Ok(None) => {}
-            Err(error) if options.read_only && is_refused(&error) => return Ok(None),
+            Err(error) if read_only && is_refused(&error) => return Ok(None),
             Err(error) => return Err(of_directory(env, dir, error)),
         }
     }

@@ -7,7 +7,7 @@
 //! Replay is blind and idempotent (M3): a crash anywhere in it only means that the next open does
 //! it again. Nothing is served before all of it is done.
 
-mod directory;
+pub(crate) mod directory;
 mod net;
 mod replay;
 

@@ -271,8 +271,10 @@ fn row_09_held_by_another_process() {
         assert_eq!(out.read(&mut byte).unwrap(), 1, "{seen}");
         seen.push(byte[0] as char);
     }
-    refused(made.open(), ErrorKind::Locked, &["path="]);
-    refused(terrane::check(made.dir()), ErrorKind::Locked, &["path="]);
+    let owner = format!("owner_pid={}", holder.id());
+    let parts = ["path=", owner.as_str()];
+    refused(made.open(), ErrorKind::Locked, &parts);
+    refused(terrane::check(made.dir()), ErrorKind::Locked, &parts);
     holder.stdin.take().unwrap().write_all(b"x").unwrap();
     std::io::copy(&mut out, &mut std::io::sink()).unwrap();
     assert!(holder.wait().unwrap().success());

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid};
 
 use super::syscall::{SysFile, failed, repeat};
 use super::{
@@ -232,11 +233,15 @@ impl<M: Machinery> Disk for SystemDisk<M> {
 /// where it is emulated by record locks, a second lock of the same process would be granted.
 static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
-/// A file locked by `flock`, unlocked by closing it.
+/// A file locked by `flock`. The lock belongs to the open file, not to this descriptor: a process
+/// forked by another thread holds a copy until it runs its program, and closing ours alone would
+/// leave the file locked for that long.
 #[derive(Debug)]
 struct FileLock {
     identity: (u64, u64),
-    _fd: std::os::fd::OwnedFd,
+    fd: std::os::fd::OwnedFd,
+    /// Who took it. A forked child that drops its copy must not unlock its parent.
+    owner: Pid,
 }
 
 impl FileLock {
@@ -266,13 +271,22 @@ impl FileLock {
             Err(errno) => return Err(fail(errno)),
         }
         held.insert(identity);
-        Ok(Some(FileLock { identity, _fd: fd }))
+        Ok(Some(FileLock {
+            identity,
+            fd,
+            owner: getpid(),
+        }))
     }
 }
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        HELD.lock().remove(&self.identity);
+        let mut held = HELD.lock();
+        if self.owner == getpid() {
+            // Should it fail, closing the descriptor still unlocks, if later.
+            let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+        }
+        held.remove(&self.identity);
     }
 }
 
@@ -302,5 +316,41 @@ mod tests {
         assert!(local.iter().all(|magic| network_name(*magic).is_none()));
         assert_eq!(network_name(0x6969), Some("NFS"));
         assert_eq!(network_name(0xff53_4d42), Some("CIFS"));
+    }
+
+    /// Without the explicit unlock in `drop` the last assertion failed.
+    #[test]
+    fn a_dropped_lock_is_free_though_another_process_holds_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = FileLock::take(&path, false).unwrap().unwrap();
+        let copy = rustix::io::dup(&lock.fd).unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(copy)
+            .spawn()
+            .unwrap();
+        assert!(FileLock::take(&path, false).unwrap().is_none());
+        drop(lock);
+        let again = FileLock::take(&path, false).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(again.is_some());
+    }
+
+    /// Without the comparison of process ids in `drop` the first assertion failed.
+    #[test]
+    fn a_forked_copy_that_is_dropped_leaves_the_lock_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = FileLock::take(&path, false).unwrap().unwrap();
+        drop(FileLock {
+            identity: lock.identity,
+            fd: rustix::io::dup(&lock.fd).unwrap(),
+            owner: Pid::INIT,
+        });
+        assert!(FileLock::take(&path, false).unwrap().is_none());
+        drop(lock);
+        assert!(FileLock::take(&path, false).unwrap().is_some());
     }
 }
