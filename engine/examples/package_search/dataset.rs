@@ -352,10 +352,7 @@ fn read_filters(folder: &Path, rows: &[Row], queries: usize) -> Result<Vec<Filte
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bundled() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data")
-    }
+    use crate::options::bundled;
 
     #[test]
     fn the_bundled_folder_is_read() {

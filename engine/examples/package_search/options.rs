@@ -1,7 +1,7 @@
 //! The command line: what the program was asked to do.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::failure::Failure;
 
@@ -88,9 +88,12 @@ impl Options {
     }
 }
 
-/// The sample beside this program.
-fn bundled() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data")
+/// The sample beside this program. Where cargo runs it, cargo says where the package is: a build
+/// folder that checkouts share may hold a program that another one built.
+pub(crate) fn bundled() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.join("examples/data")
 }
 
 fn number(name: &str, value: &OsString, low: u64, high: u64) -> Result<u64, Failure> {
@@ -108,6 +111,8 @@ fn number(name: &str, value: &OsString, low: u64, high: u64) -> Result<u64, Fail
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(line: &str, env_data: Option<&str>) -> Result<Options, String> {
