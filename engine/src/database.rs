@@ -165,7 +165,7 @@ impl Database {
         };
         drop(intents);
         let remembered = Remembered::decode(&row)?;
-        if remembered.is_over(core.env.clock.now_wall()) {
+        if remembered.is_over(core.now_wall()) {
             return Ok(Outcome::Aborted);
         }
         let Some(log) = &core.log else {

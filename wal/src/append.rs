@@ -178,7 +178,7 @@ impl Log {
         let run = entry.run();
         let fill_now = fill_now && len <= FILL_INSIDE_BYTES_MAX;
         let mut entry = Some(entry);
-        let wall = Ts::from_ms(self.env.clock.now_wall().as_millis() as u64);
+        let wall = self.clock.now_ts();
         let (place, wakes) = self.board.reserve(len, wall, &mut |place| {
             inside(place);
             let entry = if fill_now { entry.take() } else { None };

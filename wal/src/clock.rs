@@ -1,12 +1,13 @@
-//! Time: the [`Clock`] trait, the system's clock, and the hybrid logical clock of commits.
+//! Time: the [`Clock`] trait, the system's clock, and the wall clock that timestamps follow.
 //!
 //! This file is the only one that asks the operating system for the time.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::lsn::Ts;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// Where time comes from. Monotonic time orders leases and timings, wall time feeds timestamps.
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -54,146 +55,144 @@ impl Clock for SystemClock {
     }
 }
 
-/// A timestamp that lies further ahead of the wall clock than the caller allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SkewError {
-    /// The timestamp that was offered.
-    pub ts: Ts,
-    /// Milliseconds since 1970 by this member's wall clock.
-    pub wall_ms: u64,
-    /// Milliseconds that a timestamp may lie ahead.
-    pub skew_ms_max: u64,
-}
+/// Most that the wall clock may run ahead of where it stood at open plus the monotonic time since:
+/// steps of a time service are far smaller, a date set by hand far larger.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 
-impl fmt::Display for SkewError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} lies {} ms ahead of the wall clock, at most {} ms are allowed",
-            self.ts,
-            self.ts.ms().saturating_sub(self.wall_ms),
-            self.skew_ms_max
-        )
-    }
-}
+/// Highest timestamp that a log may hold at open: it leaves more above it than anybody can use up.
+pub const TS_MAX: Ts = Ts(3 << 62);
 
-impl std::error::Error for SkewError {}
-
-/// The hybrid logical clock (Kulkarni et al. 2014): 48 bit wall milliseconds, 16 bit counter.
+/// The wall clock as far as it is believed: what timestamps follow.
 ///
-/// Every timestamp it gives is larger than all it gave or observed before; it follows the wall
-/// clock when that runs ahead and counts up while the wall clock stands still or goes back.
+/// A timestamp is max(last + 1, wall), the rule of the hybrid logical clock (Kulkarni et al. 2014),
+/// which the log's sequencer applies. So a wall clock that goes back does no harm, but one that
+/// jumps ahead would drag all later timestamps with it, also after it was set right. A reading more
+/// than [`CLOCK_SKEW_MAX`] ahead of the wall time at open plus the monotonic time since is
+/// therefore refused, until the wall clock is back or the log is opened anew: time then goes on at
+/// the pace of the monotonic clock. Monotonic time stands still while a machine sleeps, so a long
+/// sleep is refused too; timestamps lag behind the wall by it, and nothing else depends on them.
 #[derive(Debug)]
-pub struct HybridClock {
-    last: AtomicU64,
+pub struct SaneClock {
+    clock: Arc<dyn Clock>,
+    wall_at_open: Duration,
+    mono_at_open: Duration,
+    is_ahead: AtomicBool,
+    jumps_refused: AtomicU64,
 }
 
-impl HybridClock {
-    /// A clock that gives only timestamps above `last`.
+impl SaneClock {
+    /// Believes what `clock` says now.
     #[must_use]
-    pub fn new(last: Ts) -> HybridClock {
-        HybridClock {
-            last: AtomicU64::new(last.0),
+    pub fn new(clock: Arc<dyn Clock>) -> SaneClock {
+        SaneClock {
+            wall_at_open: clock.now_wall(),
+            mono_at_open: clock.now_mono(),
+            clock,
+            is_ahead: AtomicBool::new(false),
+            jumps_refused: AtomicU64::new(0),
         }
     }
 
-    /// The next timestamp: max(last + 1, `wall`).
-    pub fn next(&self, wall: Duration) -> Ts {
-        let wall = wall_ts(wall);
-        let mut last = self.last.load(Ordering::Acquire);
-        loop {
-            let next = Ts(last).next().max(wall);
-            let swap =
-                self.last
-                    .compare_exchange_weak(last, next.0, Ordering::AcqRel, Ordering::Acquire);
-            match swap {
-                Ok(_) => return next,
-                Err(seen) => last = seen,
-            }
+    /// Wall time since 1970, without refused jumps. May go back.
+    pub fn now(&self) -> Duration {
+        let wall = self.clock.now_wall();
+        let passed = self.clock.now_mono().saturating_sub(self.mono_at_open);
+        let expected = self.wall_at_open.saturating_add(passed);
+        let ahead = wall > expected.saturating_add(CLOCK_SKEW_MAX);
+        // A jump is counted once, however often the clock is read while it lasts.
+        if ahead != self.is_ahead.load(Ordering::Relaxed)
+            && self.is_ahead.swap(ahead, Ordering::Relaxed) != ahead
+            && ahead
+        {
+            self.jumps_refused.fetch_add(1, Ordering::Relaxed);
         }
+        if ahead { expected } else { wall }
     }
 
-    /// The largest timestamp given or observed.
-    pub fn last(&self) -> Ts {
-        Ts(self.last.load(Ordering::Acquire))
+    /// The smallest timestamp of now.
+    pub fn now_ts(&self) -> Ts {
+        wall_ts(self.now())
     }
 
-    /// Raises the clock to `ts`, so that nothing at or below it is given afterwards.
-    pub fn observe(&self, ts: Ts) {
-        self.last.fetch_max(ts.0, Ordering::AcqRel);
+    /// By how much `ts` lies ahead of now, if that is more than a wall clock may.
+    pub fn behind(&self, ts: Ts) -> Option<Duration> {
+        let ahead = Duration::from_millis(ts.ms()).checked_sub(self.now())?;
+        (ahead > CLOCK_SKEW_MAX).then_some(ahead)
     }
 
-    /// As [`HybridClock::observe`] for a timestamp from outside (a log, another member). Refuses
-    /// one that lies more than `skew_ms_max` ahead of `wall`: taking it would stretch every later
-    /// timestamp into the future.
-    pub fn observe_within(
-        &self,
-        ts: Ts,
-        wall: Duration,
-        skew_ms_max: u64,
-    ) -> Result<(), SkewError> {
-        let wall_ms = wall_ts(wall).ms();
-        if ts.ms() > wall_ms.saturating_add(skew_ms_max) {
-            return Err(SkewError {
-                ts,
-                wall_ms,
-                skew_ms_max,
-            });
-        }
-        self.observe(ts);
-        Ok(())
+    /// Jumps of the wall clock that were refused.
+    pub fn jumps_refused(&self) -> u64 {
+        self.jumps_refused.load(Ordering::Relaxed)
     }
 }
 
-/// The smallest timestamp of the wall clock's millisecond. 48 bits of milliseconds last until the
-/// year 10889; a clock beyond that is held there.
+/// The smallest timestamp of the wall clock's millisecond. 47 bits of milliseconds last until the
+/// year 6429; a clock beyond that is held there, far below [`TS_MAX`].
 fn wall_ts(wall: Duration) -> Ts {
     let ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-    Ts::from_ms(ms.min((1 << 48) - 1))
+    Ts::from_ms(ms.min((1 << 47) - 1))
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
+    /// A clock set by hand: wall and monotonic milliseconds.
+    #[derive(Debug, Default)]
+    struct Hand(AtomicU64, AtomicU64);
 
-    #[test]
-    fn it_follows_the_wall_and_counts_while_the_wall_stands_or_goes_back() {
-        let clock = HybridClock::new(Ts::ZERO);
-        assert_eq!(clock.next(5 * MS), Ts::from_ms(5));
-        assert_eq!(clock.next(5 * MS), Ts::from_ms(5).next());
-        assert_eq!(clock.next(3 * MS), Ts::from_ms(5).next().next());
-        assert_eq!(clock.next(9 * MS), Ts::from_ms(9));
-        assert_eq!(clock.last(), Ts::from_ms(9));
+    impl Hand {
+        fn set(&self, wall_ms: u64, mono_ms: u64) {
+            self.0.store(wall_ms, Ordering::Relaxed);
+            self.1.store(mono_ms, Ordering::Relaxed);
+        }
+    }
+
+    impl Clock for Hand {
+        fn now_wall(&self) -> Duration {
+            Duration::from_millis(self.0.load(Ordering::Relaxed))
+        }
+
+        fn now_mono(&self) -> Duration {
+            Duration::from_millis(self.1.load(Ordering::Relaxed))
+        }
     }
 
     #[test]
-    fn nothing_is_given_at_or_below_an_observed_timestamp() {
-        let clock = HybridClock::new(Ts::from_ms(10));
-        clock.observe(Ts::from_ms(20));
-        clock.observe(Ts::from_ms(15));
-        assert_eq!(clock.next(MS), Ts::from_ms(20).next());
+    fn the_wall_is_believed_up_to_the_skew_and_then_time_goes_on_without_it() {
+        let hand = Arc::new(Hand::default());
+        hand.set(1_000_000, 500);
+        let clock = SaneClock::new(hand.clone());
+        let at = |wall_ms, mono_ms| {
+            hand.set(wall_ms, mono_ms);
+            (clock.now_ts().ms(), clock.jumps_refused())
+        };
+        assert_eq!(at(1_000_000, 500), (1_000_000, 0));
+        // Back, to 1970, and ahead by what is allowed.
+        assert_eq!(at(900_000, 600), (900_000, 0));
+        assert_eq!(at(0, 600), (0, 0));
+        assert_eq!(at(1_060_100, 600), (1_060_100, 0));
+        // A millisecond more; far more; time passes; set right; wrong again.
+        assert_eq!(at(1_060_101, 600), (1_000_100, 1));
+        assert_eq!(at(u64::MAX, 700), (1_000_200, 1));
+        assert_eq!(at(1_002_000, 2_500), (1_002_000, 1));
+        assert_eq!(at(9_000_000, 2_600), (1_002_100, 2));
     }
 
     #[test]
-    fn a_timestamp_from_the_future_is_refused_and_leaves_no_trace() {
-        let clock = HybridClock::new(Ts::from_ms(10));
-        let far = Ts::from_ms(10 + 501);
-        let error = clock.observe_within(far, 10 * MS, 500).unwrap_err();
-        assert_eq!((error.ts, error.wall_ms, error.skew_ms_max), (far, 10, 500));
-        assert!(error.to_string().contains("501 ms ahead"), "{error}");
-        assert_eq!(clock.last(), Ts::from_ms(10));
-        clock
-            .observe_within(Ts::from_ms(510), 10 * MS, 500)
-            .unwrap();
-        assert_eq!(clock.last(), Ts::from_ms(510));
+    fn a_timestamp_far_ahead_is_told_by_how_much() {
+        let hand = Arc::new(Hand::default());
+        hand.set(1_000, 0);
+        let clock = SaneClock::new(hand);
+        assert_eq!(clock.behind(Ts::from_ms(61_000)), None);
+        let ahead = Duration::from_millis(60_001);
+        assert_eq!(clock.behind(Ts::from_ms(61_001)), Some(ahead));
+        assert_eq!(clock.behind(Ts::ZERO), None);
     }
 
     #[test]
-    fn the_counter_of_a_millisecond_runs_over_into_the_next() {
-        let clock = HybridClock::new(Ts(Ts::from_ms(7).0 + 0xffff));
-        assert_eq!(clock.next(7 * MS), Ts::from_ms(8));
+    fn a_wall_clock_beyond_all_years_leaves_timestamps_above_it() {
+        assert!(wall_ts(Duration::MAX) < TS_MAX);
     }
 
     #[test]

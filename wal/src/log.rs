@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clock::{SaneClock, TS_MAX};
 use crate::entry::DecodedEntry;
 use crate::env::Env;
 use crate::error::WalError;
@@ -165,6 +166,7 @@ pub struct Log {
     pub(crate) tail: Mutex<Tail>,
     pub(crate) shelf: Mutex<Shelf>,
     pub(crate) counters: Counters,
+    pub(crate) clock: SaneClock,
     vouch: bool,
 }
 
@@ -202,6 +204,11 @@ impl Log {
         options.check()?;
         let found = find_end(&*env.disk, dir, uuid, redo, must_reach, replay)?;
         let recovery = found.recovery;
+        if recovery.last_ts > TS_MAX {
+            let found = recovery.last_ts.to_string();
+            let expected = format!("timestamps up to {TS_MAX}");
+            return Err(WalError::corrupt(0, expected, found).in_file(dir, 0));
+        }
         let log = Log::start(env, dir, uuid, &options, found)?;
         Ok((log, recovery))
     }
@@ -241,6 +248,7 @@ impl Log {
             }),
             shelf: Mutex::new(shelf),
             counters: Counters::new(found.recovery.discarded_frames),
+            clock: SaneClock::new(Arc::clone(&env.clock)),
             vouch: options.vouch,
         };
         // The first segment is there before the first commit asks for it.
@@ -272,6 +280,11 @@ impl Log {
     /// Highest timestamp given out or observed; no lock.
     pub fn last_ts(&self) -> Ts {
         self.board.last_ts()
+    }
+
+    /// The wall clock that timestamps follow.
+    pub fn clock(&self) -> &SaneClock {
+        &self.clock
     }
 
     /// Raises the last timestamp to `ts`, so that nothing is sequenced at or below it: a snapshot
@@ -392,6 +405,7 @@ impl Log {
             segments_recycled: load(&self.counters.segments_recycled),
             segments_trimmed: load(&self.counters.segments_trimmed),
             discarded_frames: self.counters.discarded_frames,
+            clock_jumps_refused: self.clock.jumps_refused(),
         }
     }
 }

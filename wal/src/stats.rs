@@ -33,4 +33,6 @@ pub struct LogStats {
     pub segments_trimmed: u64,
     /// Frames found after the end of the log at open and discarded.
     pub discarded_frames: u64,
+    /// Jumps of the wall clock that timestamps did not follow.
+    pub clock_jumps_refused: u64,
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use terrane_btree::{Class, Opened, Store};
+use terrane_wal::clock::TS_MAX;
 use terrane_wal::env::Env;
 use terrane_wal::io::{Backend, Lock};
 use terrane_wal::lsn::{Lsn, TreeId, Ts, TxnId};
@@ -199,6 +200,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         store,
         ..
     } = &source;
+    let newest = newest_ts(dir, opened)?;
     make_system_trees(store)?;
     // In simulation one thread runs at a time, and a replay must repeat.
     let threads = if env.disk.backend() == Backend::Sim {
@@ -222,11 +224,14 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
     };
     let Rest { open_runs, unread } = replay.finish()?;
     drop_orphans(store)?;
-    let last = found
-        .last_ts
-        .max(opened.image_hi_ts)
-        .max(Ts(opened.clock_bound));
+    let last = found.last_ts.max(newest);
     log.observe(last);
+    if let Some(ahead) = log.clock().behind(last) {
+        source.options.notices.push(format!(
+            "the newest timestamp lies {} s ahead of the wall clock; commits count on from there",
+            ahead.as_secs()
+        ));
+    }
     close_runs(&log, &open_runs)?;
     let (end, ts) = log.positions().durable;
     let base = (end, ts.max(opened.image_hi_ts));
@@ -238,6 +243,20 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         redo: opened.redo_lsn,
         ..source.ready(Some(log), base, replayed)?
     })
+}
+
+/// The newest timestamp that META names. Commits count on from there, so there must be some above.
+fn newest_ts(dir: &Path, opened: &Opened) -> Result<Ts> {
+    let newest = opened.image_hi_ts.max(Ts(opened.clock_bound));
+    if newest <= TS_MAX {
+        return Ok(newest);
+    }
+    let error = Error::new(ErrorKind::Corrupt, "META names a time after all times");
+    Err(error
+        .with("structure", "META")
+        .with("file", dir.join("META").display())
+        .with("expected", format!("timestamps up to {TS_MAX}"))
+        .with("found", newest))
 }
 
 /// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space

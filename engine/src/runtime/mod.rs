@@ -135,6 +135,15 @@ impl Core {
         self.env.clock.now_mono()
     }
 
+    /// Wall time as far as timestamps follow it: without it a clock that jumps ahead would make
+    /// commits forget their idempotency keys.
+    pub(crate) fn now_wall(&self) -> Duration {
+        match &self.log {
+            Some(log) => log.clock().now(),
+            None => self.env.clock.now_wall(),
+        }
+    }
+
     /// Timestamp up to which the log has reached this database's level of durability.
     pub(crate) fn level_ts(&self) -> Ts {
         let reached = match (&self.log, self.options.durability) {

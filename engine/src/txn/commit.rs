@@ -206,7 +206,7 @@ fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
         return Ok(None);
     };
     let remembered = Remembered::decode(&row)?;
-    if remembered.is_over(core.env.clock.now_wall()) {
+    if remembered.is_over(core.now_wall()) {
         return Ok(None);
     }
     wait_applied(core, remembered.ts)?;

@@ -212,6 +212,44 @@ fn row_87_a_clock_that_jumps() {
     assert_eq!(rows.get(&db.snapshot(), 0).unwrap(), Some(value(0, 77)));
 }
 
+/// Seen failing with the jump followed, and with the raw clock asked for the age of a key.
+#[test]
+fn row_87_a_jump_ahead_is_refused_counted_and_forgets_nothing() {
+    let sim = SimEnv::new(88);
+    let (db, rows) = open(&sim);
+    let pay = |round| {
+        let writer = db.writer().idempotency("key");
+        let (_, commit) = writer.run(|tx| rows.put(tx, 1, &value(1, round))).unwrap();
+        commit.position
+    };
+    let first = pay(0);
+    assert_eq!(db.stats().log.clock_jumps_refused, 0);
+    let far = Duration::from_secs(4_000_000_000);
+    sim.clock().jump_wall(far);
+    assert_eq!(
+        pay(1),
+        first,
+        "the key is remembered for a day of true time"
+    );
+    assert_eq!(rows.get(&db.snapshot(), 1).unwrap(), Some(value(1, 0)));
+    assert_eq!(db.stats().log.clock_jumps_refused, 1);
+    assert_eq!(db.notices(), [""; 0]);
+    // An open believes the clock that it finds; the next one, in the past, counts on from there.
+    let next = SimEnv::with_disk(1, sim.disk().crash(1));
+    next.clock().jump_wall(far);
+    let (db, rows) = open(&next);
+    put(&db, &rows, 2, 0).unwrap();
+    assert_eq!(db.notices(), [""; 0]);
+    let (_sim, db, rows) = after_cut(&next);
+    let notices = db.notices();
+    assert!(
+        notices[0].contains("ahead of the wall clock"),
+        "{notices:?}"
+    );
+    put(&db, &rows, 2, 1).unwrap();
+    assert_eq!(rows.get(&db.snapshot(), 2).unwrap(), Some(value(2, 1)));
+}
+
 #[test]
 fn row_104_a_panic_inside_a_commit() {
     let sim = SimEnv::new(104);

@@ -121,6 +121,25 @@ fn row_67_a_generation_bad() {
     assert_whole(&made);
 }
 
+/// Seen failing (a panic of the counter) without the bound.
+#[test]
+fn row_87_a_clock_bound_from_the_future() {
+    let made = Made::new();
+    let surgeon = Surgeon::new(&made.dir());
+    let copies = surgeon.generations().concat();
+    surgeon.edit_meta(&copies, |copy| set_u64(copy, 152, u64::MAX - 1));
+    let before = made.bytes();
+    let parts = ["structure=META", "expected=timestamps up to", "found=ts"];
+    refused(made.open(), ErrorKind::Corrupt, &parts);
+    assert_eq!(made.bytes(), before);
+    // Thousands of years ahead, with room above: told, and no harm.
+    surgeon.edit_meta(&copies, |copy| set_u64(copy, 152, 1 << 63));
+    let db = made.open().unwrap();
+    assert!(db.notices()[0].contains("ahead of the wall clock"));
+    drop(db);
+    assert_whole(&made);
+}
+
 #[test]
 fn row_67_all_copies_bad() {
     let made = Made::new();

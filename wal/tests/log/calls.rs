@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
+use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::SimDisk;
 use terrane_wal::lsn::Lsn;
 use terrane_wal::{Body, EntryBuilder, Level, Log, LogOptions, WalError};
@@ -126,6 +127,33 @@ fn observed_timestamps_are_passed() {
     log.observe(ahead);
     assert_eq!(log.last_ts(), ahead);
     assert!(append(&log, entry(2, 1)).unwrap().ts > ahead);
+}
+
+// Row 87. Seen failing with the sequencer reading the raw clock.
+#[test]
+fn timestamps_rise_and_follow_no_jump_of_the_wall_clock() {
+    let sim = SimEnv::new(5);
+    let log = Log::create(&sim.env(), dir(), UUID, small()).unwrap();
+    let start = sim.env().clock.now_wall();
+    let year = Duration::from_secs(365 * 86_400);
+    let mut last = append(&log, entry(0, 1)).unwrap();
+    let mut refused = 0;
+    for (to, ahead) in [
+        (start + year, true),
+        (start - year, false),
+        (Duration::ZERO, false),
+        (start + year * 300, true),
+        (start, false),
+    ] {
+        sim.clock().jump_wall(to);
+        let next = append(&log, entry(1, 1)).unwrap();
+        assert_eq!(next.begin, last.end, "positions know no time");
+        assert!(next.ts > last.ts);
+        assert!(next.ts.ms() < start.as_millis() as u64 + 60_000, "{to:?}");
+        refused += u64::from(ahead);
+        assert_eq!(log.stats().clock_jumps_refused, refused);
+        last = next;
+    }
 }
 
 #[test]
