@@ -6,7 +6,7 @@
 //! ```
 //!
 //! L2: a bad frame ends the log only if no later frame, in the rest of its segment at any block
-//! boundary or in a later segment, names a durable position beyond the entries found. That is
+//! boundary, in a later segment or in one that was passed over, names a durable position beyond the entries found. That is
 //! enough: whatever was acknowledged lay below the durable position of its time, and a log that was
 //! cut at an open went on from the cut, so no frame that survives can name a position that was cut.
 //!
@@ -16,7 +16,7 @@
 //!
 //! Nothing is changed here: a crash in recovery is recovered by doing it again (M3).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ use crate::stream::EntryStream;
 
 /// Highest number that a file may have: more than a log lives to see, and each has a next one.
 const SEQ_MAX: u64 = u64::MAX >> 1;
+
+/// Where a segment's header names its salt.
+const SALT_AT: usize = std::mem::offset_of!(SegmentHeader, salt);
 
 /// What recovery found: enough to go on.
 #[derive(Debug)]
@@ -84,8 +87,8 @@ impl Candidate {
     }
 }
 
-/// A file without a header of its own that holds frames. Stale ones of an earlier use, or a segment
-/// whose header was damaged: then its frames still vouch.
+/// A file whose first frame its header does not explain: the header is none of its own, or names
+/// another salt. Stale frames of an earlier use, or a damaged header: then they still vouch.
 #[derive(Debug)]
 struct Suspect {
     path: PathBuf,
@@ -103,6 +106,23 @@ struct Survey {
     spares: Vec<Spare>,
     /// Highest number of a name, part of the log or not.
     highest: u64,
+}
+
+impl Survey {
+    /// A salt is drawn anew for each use of a file, so two files with the same one are copies. The
+    /// log might go on in either of them, and leave out what follows the other.
+    fn refuse_copies(&self) -> Result<(), WalError> {
+        let candidates = self.candidates.iter().map(|c| (c.header.salt, &c.path));
+        let suspects = self.suspects.iter().map(|s| (s.first.salt, &s.path));
+        let mut owners = BTreeMap::new();
+        for (salt, path) in candidates.chain(suspects) {
+            if let Some(other) = owners.insert(salt, path) {
+                let found = format!("that of {}", other.display());
+                return Err(WalError::corrupt(SALT_AT, "a salt of its own", found).in_file(path, 0));
+            }
+        }
+        Ok(())
+    }
 }
 
 type Replay<'a> = &'a mut dyn FnMut(ReplayEntry<'_>) -> Result<(), WalError>;
@@ -221,7 +241,18 @@ fn survey(disk: &dyn Disk, dir: &Path, uuid: [u8; 16]) -> Result<Survey, WalErro
         let mut window = FrameWindow::new(Arc::clone(&file), Purpose::Replay, 2 * BLOCK);
         let block = window.bytes(0, BLOCK)?;
         let header = SegmentHeader::decode(block, uuid).map_err(|e| e.in_file(&path, 0))?;
-        if let Some(header) = header.filter(|header| header.seq == seq) {
+        let header = header.filter(|header| header.seq == seq);
+        if let Ok(first) = decode_any_header(window.bytes(FIRST_FRAME, BLOCK)?)
+            && header.is_none_or(|header| header.salt != first.salt)
+        {
+            survey.suspects.push(Suspect {
+                path: path.clone(),
+                file: Arc::clone(&file),
+                len,
+                first,
+            });
+        }
+        if let Some(header) = header {
             // What is only in the kernel's memory may be read now and gone after a power cut;
             // nothing is trusted before it is durable.
             file.sync()?;
@@ -231,18 +262,11 @@ fn survey(disk: &dyn Disk, dir: &Path, uuid: [u8; 16]) -> Result<Survey, WalErro
                 file,
                 len,
             });
-            continue;
+        } else {
+            survey.spares.push(Spare { path, len });
         }
-        if let Ok(first) = decode_any_header(window.bytes(FIRST_FRAME, BLOCK)?) {
-            survey.suspects.push(Suspect {
-                path: path.clone(),
-                file,
-                len,
-                first,
-            });
-        }
-        survey.spares.push(Spare { path, len });
     }
+    survey.refuse_copies()?;
     survey
         .candidates
         .sort_by_key(|candidate| candidate.header.seq);
@@ -420,16 +444,25 @@ impl<'a> Scan<'a> {
     /// A frame is bad (`at`: segment and offset): the end of the log if nobody vouches for it,
     /// else Corrupt (L2).
     fn judge(&mut self, at: Option<(usize, u64)>, fault: FrameFault) -> Result<(), WalError> {
-        let (from, mut offset) = at.unwrap_or((0, FIRST_FRAME));
+        let (from, offset) = at.unwrap_or((0, FIRST_FRAME));
         let end = self.stream.position();
         let mut discarded = 0;
         let mut vouched = Lsn::ZERO;
-        for candidate in &self.candidates[from..] {
+        let begin = self
+            .chain
+            .first()
+            .map_or(0, |&first| self.candidates[first].header.first_lsn);
+        for (number, candidate) in self.candidates.iter().enumerate() {
+            // Before the bad frame only what was passed over can say more than what was read.
+            let passed_over = !self.chain.contains(&number) && candidate.header.first_lsn >= begin;
+            if number < from && !passed_over {
+                continue;
+            }
+            let start = if number == from { offset } else { FIRST_FRAME };
             let salt = candidate.header.salt;
-            let (frames, most) = claims(candidate.window(), salt, offset, candidate.len)?;
-            discarded += frames;
+            let (frames, most) = claims(candidate.window(), salt, start, candidate.len)?;
+            discarded += if number < from { 0 } else { frames };
             vouched = vouched.max(most);
-            offset = FIRST_FRAME;
         }
         for suspect in self.suspects.iter().filter(|s| s.first.base_lsn >= end.0) {
             let window = FrameWindow::new(Arc::clone(&suspect.file), Purpose::Replay, REQUEST_MAX);
