@@ -63,6 +63,15 @@ pub enum WalError {
         /// The oldest position that is still there.
         oldest: Lsn,
     },
+    /// The log ends before what its caller knows to be in it: a checkpoint is newer than the log.
+    Short {
+        /// The folder.
+        dir: PathBuf,
+        /// The log must reach so far.
+        reach: Lsn,
+        /// Its end.
+        end: Lsn,
+    },
     /// An argument outside its documented range.
     Invalid {
         /// Which argument, its value and its range.
@@ -154,6 +163,11 @@ impl fmt::Display for WalError {
             WalError::CursorLost { position, oldest } => write!(
                 f,
                 "cursor lost: {position} was trimmed, the log begins at {oldest}"
+            ),
+            WalError::Short { dir, reach, end } => write!(
+                f,
+                "the log in {} must reach {reach} and ends at {end}",
+                dir.display()
             ),
             WalError::Invalid { what } => f.write_str(what),
         }

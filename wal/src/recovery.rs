@@ -154,11 +154,10 @@ pub(crate) fn find_end(
         scan.run(first, replay)?;
     }
     if scan.chain.is_empty() {
-        if redo > Lsn::ZERO {
-            let found = match candidates.first() {
-                Some(first) => format!("the first begins at {}", Lsn(first.header.first_lsn)),
-                None => "none".to_string(),
-            };
+        // What follows `redo` is there, what holds it is not.
+        let first = candidates.first().map(|first| Lsn(first.header.first_lsn));
+        if let Some(first) = first.filter(|first| redo > Lsn::ZERO && *first > redo) {
+            let found = format!("the first begins at {first}");
             let expected = format!("a segment that holds {redo}");
             return Err(WalError::corrupt(0, expected, found).in_file(dir, 0));
         }
@@ -172,10 +171,11 @@ pub(crate) fn find_end(
     let end = scan.stream.position().min(scan.position);
     let reach = must_reach.max(redo);
     if end < reach {
-        let found = format!("its end at {end}");
-        return Err(
-            WalError::corrupt(0, format!("a log that reaches {reach}"), found).in_file(dir, 0),
-        );
+        return Err(WalError::Short {
+            dir: dir.to_path_buf(),
+            reach,
+            end,
+        });
     }
     let chain = scan.chain[..scan.kept.0].to_vec();
     let prev_crc = scan.kept.1;

@@ -85,6 +85,14 @@ impl From<WalError> for Error {
                 Error::new(ErrorKind::Version, "the log was written by another version")
                     .with("file", segment.display())
             }
+            WalError::Short { dir, reach, end } => Error::new(
+                ErrorKind::Corrupt,
+                "the checkpoint is newer than the log's end",
+            )
+            .with("structure", "checkpoint")
+            .with("file", dir.display())
+            .with("expected", format!("a log that reaches {reach}"))
+            .with("found", format!("its end at {end}")),
             WalError::Io(source) => of_io(source),
             WalError::Closed => Error::new(ErrorKind::Closed, "the database is closed"),
             WalError::Invalid { what } => Error::new(ErrorKind::Invalid, what.clone()),

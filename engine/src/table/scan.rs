@@ -7,7 +7,8 @@
 //! - S1: every row of the range comes exactly once, whichever end it is taken from.
 //! - S2: a scan ends after its first error.
 //! - S3: a scan owns what it reads: it is `Send`, outlives the call that made it, and rows that
-//!   its transaction writes later are not in it.
+//!   its transaction writes later are not in it. A transaction's scan ends with `Closed` when the
+//!   transaction does: what it would give out later may have been rolled back.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -157,7 +158,8 @@ impl DoubleEndedIterator for RawEnds {
 /// The rows of a range, in key order from the front and in reverse order from the back.
 ///
 /// Each item is a row or the error that ended the scan: `Invalid` for a range that starts above
-/// its end, `SnapshotTooOld`, `Corrupt`, `Codec`, `Io`, `Closed`.
+/// its end, `SnapshotTooOld`, `Corrupt`, `Codec`, `Io`, `Closed` (the database is closed, or the
+/// transaction that the scan belongs to has committed or was rolled back).
 #[must_use = "a scan reads nothing until it is iterated"]
 pub struct Scan<K, V> {
     rows: RawEnds,

@@ -26,6 +26,8 @@ pub(crate) mod snapshot;
 #[cfg(not(loom))]
 pub(crate) mod sweep;
 #[cfg(not(loom))]
+pub(crate) mod tentative;
+#[cfg(not(loom))]
 pub(crate) mod transaction;
 #[cfg(not(loom))]
 pub(crate) mod validate;

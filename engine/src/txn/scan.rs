@@ -11,13 +11,13 @@ use std::sync::Arc;
 use terrane_btree::tree::cursor::LeafRow;
 use terrane_btree::{Cursor, Direction, LeafRows};
 use terrane_wal::lsn::{TreeId, Ts};
-use terrane_wal::sync::{AtomicU64, Ordering};
 
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::txn::positions::ReadPin;
 use crate::txn::recent::Seen;
 use crate::txn::snapshot::{check_floor, too_old};
+use crate::txn::tentative::Tentative;
 use crate::txn::write_set::{WriteSet, crossed};
 
 /// What a scan was asked for.
@@ -97,8 +97,8 @@ pub struct RawScan {
     stored: Option<Judged>,
     current: Current,
     own: Option<Own>,
-    /// Raised to the newest version that was seen.
-    tentative: Option<Arc<AtomicU64>>,
+    /// What the scan's transaction has read, if it belongs to one.
+    tentative: Option<Arc<Tentative>>,
     failed: bool,
 }
 
@@ -119,7 +119,7 @@ impl RawScan {
         pin: Arc<ReadPin>,
         range: Range,
         own: Option<Arc<WriteSet>>,
-        tentative: Option<Arc<AtomicU64>>,
+        tentative: Option<Arc<Tentative>>,
     ) -> Result<RawScan> {
         range.check()?;
         let (lower, upper) = range.bounds();
@@ -228,7 +228,7 @@ impl RawScan {
         // The leaf was copied a while ago; since then the index may have forgotten the row.
         check_floor(core, at)?;
         if let Some(tentative) = &self.tentative {
-            tentative.fetch_max(begin.0, Ordering::Relaxed);
+            tentative.note(begin);
         }
         Ok(seen)
     }
@@ -258,12 +258,13 @@ impl RawScan {
         if self.failed {
             return Ok(false);
         }
-        let step = if self.own.is_none() {
-            let open = self.db.core().check_open();
-            open.and_then(|()| Ok(self.next_stored()?.map_or(Current::None, Current::Stored)))
-        } else {
-            self.merged()
-        };
+        let tentative = self.tentative.as_deref();
+        let open = tentative.map_or(Ok(()), Tentative::check);
+        let open = open.and_then(|()| self.db.core().check_open());
+        let step = open.and_then(|()| match &self.own {
+            None => Ok(self.next_stored()?.map_or(Current::None, Current::Stored)),
+            Some(_) => self.merged(),
+        });
         self.failed = step.is_err();
         self.current = step?;
         Ok(!matches!(self.current, Current::None))
@@ -271,7 +272,6 @@ impl RawScan {
 
     /// The next row of the tree or of the transaction's own writes, whichever comes first.
     fn merged(&mut self) -> Result<Current> {
-        self.db.core().check_open()?;
         loop {
             if self.stored.is_none() {
                 self.stored = self.next_stored()?;

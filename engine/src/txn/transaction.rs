@@ -11,7 +11,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
-use terrane_wal::sync::{AtomicU64, Ordering};
 
 use crate::catalog::TreeOp;
 use crate::database::{Commit, Database, Durability, Position};
@@ -27,6 +26,7 @@ use crate::txn::raw::RawRead;
 use crate::txn::ring::RowKey;
 use crate::txn::scan::{Range, RawScan};
 use crate::txn::snapshot::read_row;
+use crate::txn::tentative::Tentative;
 use crate::txn::validate::Reads;
 use crate::txn::write_set::{Write, WriteSet};
 
@@ -60,8 +60,7 @@ pub struct Transaction {
     pub(super) tree_ops: Vec<TreeOp>,
     pub(super) reads: RefCell<Reads>,
     snapshot: OnceCell<Pinned>,
-    /// Begin of the newest version that was read.
-    tentative: Arc<AtomicU64>,
+    tentative: Arc<Tentative>,
     conflict: RefCell<Option<Conflicted>>,
     /// False: begun on a closed handle or in a forked child.
     alive: bool,
@@ -110,7 +109,7 @@ impl Transaction {
             tree_ops: Vec::new(),
             reads: RefCell::default(),
             snapshot: OnceCell::new(),
-            tentative: Arc::new(AtomicU64::new(0)),
+            tentative: Arc::default(),
             conflict: RefCell::new(None),
             alive,
         }
@@ -132,6 +131,7 @@ impl Transaction {
         let outcome = commit::run(self, commit::Entrance::Beside);
         // Read positions pin old versions: not needed any more, whatever came out.
         self.snapshot = OnceCell::new();
+        self.tentative.end();
         outcome
     }
 
@@ -199,7 +199,7 @@ impl Transaction {
     }
 
     fn note_read(&self, begin: Ts) {
-        self.tentative.fetch_max(begin.0, Ordering::Relaxed);
+        self.tentative.note(begin);
     }
 
     /// Remembers a conflict, so that a retry happens also if the closure hides the error.
@@ -326,12 +326,17 @@ impl Transaction {
         let Some(pinned) = self.snapshot.get() else {
             return Ok(commit(core.visible_lsn()));
         };
-        let newest = Ts(self.tentative.load(Ordering::Relaxed));
-        if newest > core.level_ts() {
+        if self.tentative.newest() > core.level_ts() {
             core.log()?
                 .wait(Core::wait_level(core.options.durability), pinned.lsn)?;
         }
         Ok(commit(pinned.lsn))
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        self.tentative.end();
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use terrane::{ErrorKind, check};
 
-use crate::surgeon::{set_u32, set_u64, u32_at, u64_at};
+use crate::surgeon::{Surgeon, set_u32, set_u64, u32_at, u64_at};
 use crate::{Made, ROWS, refused, scan, value};
 
 /// Commits of one row each, every one in a frame of its own.
@@ -244,8 +244,10 @@ fn row_66_a_segment_of_a_later_format() {
 fn row_77_an_image_that_is_newer_than_the_log() {
     let made = Made::empty();
     let db = made.create();
-    made.fill(&db, 0..50, 0);
-    db.checkpoint().unwrap();
+    for round in 0..2 {
+        made.fill(&db, 0..50, round);
+        db.checkpoint().unwrap();
+    }
     let killed = made.killed_copy();
     for entry in fs::read_dir(killed.dir().join("log")).unwrap() {
         let path = entry.unwrap().path();
@@ -253,8 +255,22 @@ fn row_77_an_image_that_is_newer_than_the_log() {
         fs::write(&path, vec![0; len as usize]).unwrap();
     }
     let before = killed.bytes();
-    let parts = ["expected=", "found=", "log"];
+    let parts = [
+        "structure=checkpoint",
+        "expected=a log that reaches",
+        "found=its end at",
+        "log",
+    ];
     refused(killed.open(), ErrorKind::Corrupt, &parts);
     assert_eq!(killed.bytes(), before);
     assert!(!check(killed.dir()).unwrap().is_sound());
+    // Nor is the image before it taken: its redo point is not covered either.
+    let surgeon = Surgeon::new(&killed.dir());
+    let [newest, _] = surgeon.generations();
+    surgeon.edit("META", |bytes| {
+        newest.iter().for_each(|at| bytes[at + 50] ^= 1)
+    });
+    let before = killed.bytes();
+    refused(killed.open(), ErrorKind::Corrupt, &parts);
+    assert_eq!(killed.bytes(), before);
 }

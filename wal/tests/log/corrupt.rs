@@ -248,7 +248,7 @@ fn a_log_that_does_not_reach_its_checkpoint_is_corrupt() {
         let env = env(Arc::new(SimDisk::from_image(&image)), 2);
         let opened = Log::open(&env, dir(), UUID, redo, reach, tiny(), &mut |_| Ok(()));
         assert!(
-            matches!(opened, Err(WalError::Corrupt { .. })),
+            matches!(opened, Err(WalError::Short { .. })),
             "{redo} {reach}"
         );
     }
