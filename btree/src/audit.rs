@@ -1,10 +1,10 @@
 //! Verification of a whole store: every tree, every slot, and that nothing is owned twice or by
 //! nobody.
 //!
-//! The store must not change meanwhile, and no checkpoint may be under way. Beside what
+//! The store must not change meanwhile, and a checkpoint under way must not be stepped. Beside what
 //! [`crate::check`] says of each tree: every page of the map is reached from the directory (none
 //! leaks), every slot holds what the map says (T3), and the slots in use are exactly those of live
-//! pages and those that wait on a deadlist (T5).
+//! pages, those that wait on a deadlist, and those that a page is being written to (T5).
 
 use std::collections::BTreeSet;
 
@@ -73,14 +73,15 @@ impl Store {
                 found(error);
             }
         }
-        let (used, dead) = {
+        let (used, dead, in_flight) = {
             let slots = pool.space.slots.lock();
-            (slots.zones.used_bytes(), slots.dead.bytes())
+            let used = slots.zones.used_bytes();
+            (used, slots.dead.bytes(), slots.in_flight)
         };
-        if used != live_bytes + dead {
+        if used != live_bytes + dead + in_flight {
             found(StoreError::corrupt(
                 "zones",
-                format!("{live_bytes} bytes of live and {dead} of dead slots"),
+                format!("{live_bytes} bytes of live, {dead} of dead and {in_flight} of new slots"),
                 format!("{used} bytes in use"),
             ));
         }

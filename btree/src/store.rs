@@ -27,7 +27,7 @@ use crate::space::SpaceDisk;
 use crate::space::files::DataFiles;
 use crate::stats::StoreStats;
 use crate::tree::cursor::{Direction, LeafRows};
-use crate::tree::{Edit, Tree};
+use crate::tree::{Edit, Seed, Tree};
 
 /// Smallest pool: 64 frames of 8 KiB.
 const MEMORY_MIN: usize = 64 * 8192;
@@ -402,35 +402,26 @@ impl Store {
                 what: format!("{id} has pages of {}, not {class}", tree.class()),
             });
         }
-        let root = Tree::create_root(&self.inner.pool, id, class)?;
-        let row = DirectoryRow {
+        let key = key(id);
+        let seed = Seed {
+            id,
+            class,
+            key: &key,
+        };
+        let row = |root| DirectoryRow {
             class,
             dropping: false,
             root,
         };
-        let value = row.encode();
-        let mut taken = false;
-        self.inner
+        let planted = self
+            .inner
             .directory
-            .update(&key(id), &mut |old| match old {
-                None => {
-                    taken = false;
-                    Edit::Put {
-                        value: &value,
-                        versioned: false,
-                    }
-                }
-                Some(_) => {
-                    taken = true;
-                    Edit::Keep
-                }
-            })?;
-        let tree = Tree::attach(Arc::clone(&self.inner.pool), id, class, root);
-        if taken {
+            .plant(seed, &|root| row(root).encode())?;
+        let Some(root) = planted else {
             // Another thread made it meanwhile.
-            tree.drop_contents()?;
             return self.create_tree(id, class);
-        }
+        };
+        let tree = Tree::attach(Arc::clone(&self.inner.pool), id, class, root);
         Ok(self.inner.trees.lock().entry(id).or_insert(tree).clone())
     }
 

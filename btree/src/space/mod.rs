@@ -55,6 +55,8 @@ pub(crate) struct SpaceDisk {
 pub(crate) struct Slots {
     pub(crate) zones: Zones,
     pub(crate) dead: Deadlists,
+    /// Bytes of slots that were taken for a write and are not published or given back yet.
+    pub(crate) in_flight: u64,
     #[cfg(feature = "sim")]
     pub(crate) freed: Option<(crate::store::FreedHook, std::path::PathBuf)>,
 }
@@ -83,6 +85,9 @@ impl Space {
 
     /// Adds a page's new place (or its end) to the list of the content's epoch.
     pub(crate) fn publish(&self, content: Epoch, id: PageId, location: Location) {
+        if let Some((_, class)) = location.at {
+            self.slots.lock().in_flight -= class.bytes() as u64;
+        }
         self.lists
             .lock()
             .entry(content)
@@ -100,7 +105,9 @@ impl Space {
 
     /// Gives back a slot that no map ever named.
     pub(crate) fn slot_unused(&self, at: (Slot, Class)) {
-        self.slots.lock().give(at.0, at.1);
+        let mut slots = self.slots.lock();
+        slots.in_flight -= at.1.bytes() as u64;
+        slots.give(at.0, at.1);
     }
 
     /// Takes out the lists of at most `epoch`, by rising epoch.
@@ -137,6 +144,7 @@ impl Space {
                     && let Some(slot) = slots.zones.take(class)
                 {
                     taken.push(slot);
+                    slots.in_flight += class.bytes() as u64;
                 }
                 slots.zones.len()
             };

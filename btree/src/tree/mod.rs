@@ -4,6 +4,7 @@
 //! - [`update`]: one row changed under its leaf's latch; [`chain`]: bytes too long for a page.
 //! - [`split`], [`merge`]: changes of structure. Each latches all its pages and reserves all its
 //!   new ones in one epoch before it changes the first byte, or starts again (T2).
+//! - [`plant`]: a new tree's root together with the row that names it.
 //! - [`run`]: many rows in order, a leaf at a time; [`prefetch`]: leaves read ahead of need.
 //! - [`cursor`]: rows in order, a leaf at a time.
 //!
@@ -15,6 +16,7 @@
 mod chain;
 pub mod cursor;
 mod merge;
+mod plant;
 mod prefetch;
 pub mod run;
 mod search;
@@ -35,6 +37,7 @@ use crate::page::image::{Builder, Frame, PageCopy};
 use crate::page::view::{PageEdit, PageView};
 use crate::pool::{Excl, Pool, Stall};
 use cursor::{Cursor, Direction};
+pub(crate) use plant::Seed;
 
 /// Longest key in bytes.
 pub const KEY_MAX: usize = 32 << 10;

@@ -14,3 +14,4 @@ mod cut;
 mod damage;
 mod pressure;
 mod rig;
+mod trees;
