@@ -6,7 +6,6 @@ use std::ops::Bound;
 
 use tempfile::TempDir;
 use terrane::codec::hidden::Hidden;
-use terrane::codec::{DataType, FieldDef, Value, Wire};
 use terrane::limits::{MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use terrane::{Database, ErrorKind, Record, Result, Table, TableDef, Vector};
 
@@ -280,103 +279,6 @@ fn keys_and_values_may_be_empty_and_have_a_limit() {
 }
 
 /// Row 34.
-#[test]
-fn bad_table_names_are_invalid() {
-    let (_folder, db) = open();
-    let long: &'static str = "n".repeat(256).leak();
-    for name in ["", long, "terrane.tables"] {
-        assert_eq!(
-            kind(db.table(TableDef::<u64, u64>::new(name))),
-            ErrorKind::Invalid,
-            "{name}"
-        );
-    }
-    db.table(TableDef::<u64, u64>::new(&long[..255])).unwrap();
-    db.table(TableDef::<u64, u64>::new("z\u{e4}hler")).unwrap();
-}
-
-/// Row 35.
-#[test]
-fn another_type_is_a_schema_error_that_names_both() {
-    let (_folder, db) = open();
-    db.table(NUMBERS).unwrap();
-    let error = db
-        .table(TableDef::<i32, String>::new("numbers"))
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Schema);
-    assert!(
-        error.to_string().contains("stored=u64, declared=i32"),
-        "{error}"
-    );
-    assert!(error.to_string().contains("table=numbers"), "{error}");
-    let error = db
-        .table(TableDef::<u64, Option<u8>>::new("numbers"))
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("stored=String, declared=Option<u8>"),
-        "{error}"
-    );
-    let again = db.table(NUMBERS).unwrap();
-    db.write(|tx| again.put(tx, 1, &"still".into())).unwrap();
-}
-
-/// A record written by hand, whose fields the test chooses.
-struct Odd<const CASE: usize>;
-
-const SWITCH: FieldDef = FieldDef::of::<bool>(7, "switch");
-
-impl<const CASE: usize> Value for Odd<CASE> {
-    const WIRE: Wire = Wire::List;
-
-    fn value_type() -> DataType {
-        DataType::Record
-    }
-
-    fn encode_value(&self, _: &mut Vec<u8>) {}
-
-    fn decode_value(_: &[u8]) -> Result<Self> {
-        Ok(Odd)
-    }
-
-    fn fields() -> &'static [FieldDef] {
-        const TWICE: [FieldDef; 2] = [SWITCH, SWITCH];
-        const WRONG_DEFAULT: [FieldDef; 1] = [FieldDef {
-            default: Some(|out| out.push(2)),
-            ..SWITCH
-        }];
-        const DEEP: [FieldDef; 1] = [FieldDef {
-            data_type: || {
-                (0..40).fold(DataType::Bool, |inner, _| DataType::Option(Box::new(inner)))
-            },
-            ..SWITCH
-        }];
-        [&[][..], &TWICE, &WRONG_DEFAULT, &DEEP][CASE]
-    }
-}
-
-/// Row 36.
-#[test]
-fn schemas_that_contradict_themselves_are_refused() {
-    let (_folder, db) = open();
-    let refused = [
-        db.table(TableDef::<u64, Odd<0>>::new("odd")).err(),
-        db.table(TableDef::<u64, Odd<1>>::new("odd")).err(),
-        db.table(TableDef::<u64, Odd<2>>::new("odd")).err(),
-        db.table(TableDef::<u64, Odd<3>>::new("odd")).err(),
-    ];
-    for (case, error) in refused.into_iter().enumerate() {
-        let error = error.unwrap_or_else(|| panic!("case {case} was taken"));
-        assert_eq!(error.kind(), ErrorKind::Schema, "case {case}: {error}");
-        assert!(
-            error.to_string().contains("table=odd"),
-            "case {case}: {error}"
-        );
-    }
-    db.table(TableDef::<u64, u64>::new("odd")).unwrap(); // nothing was stored
-}
-
 #[derive(Record, Debug, PartialEq)]
 struct Early {
     #[terrane(id = 1)]

@@ -23,9 +23,10 @@ fn row_34_names_that_are_none() {
     // Names are `&str`: what is not UTF-8 cannot be given. The longest one is taken.
     let longest: &'static str = Box::leak("n".repeat(255).into_boxed_str());
     db.table(TableDef::<u64, u64>::new(longest)).unwrap();
+    db.table(TableDef::<u64, u64>::new("z\u{e4}hler")).unwrap();
     assert_usable(&db);
     db.close().unwrap();
-    assert_eq!(terrane::check(made.dir()).unwrap().tables, trees + 1);
+    assert_eq!(terrane::check(made.dir()).unwrap().tables, trees + 2);
 }
 
 #[test]
@@ -33,15 +34,15 @@ fn row_35_another_type() {
     let made = Made::new();
     let before = made.bytes();
     let db = made.open().unwrap();
-    let parts = ["table=rows", "u64", "String"];
+    let parts = ["table=rows", "stored=u64, declared=String"];
     refused(
         db.table(TableDef::<String, Vec<u8>>::new("rows")),
         ErrorKind::Schema,
         &parts,
     );
-    let parts = ["table=rows", "Vec<u8>", "String"];
+    let parts = ["table=rows", "stored=Vec<u8>, declared=Option<u8>"];
     refused(
-        db.table(TableDef::<u64, String>::new("rows")),
+        db.table(TableDef::<u64, Option<u8>>::new("rows")),
         ErrorKind::Schema,
         &parts,
     );
@@ -73,7 +74,13 @@ impl<const CASE: usize> Value for Odd<CASE> {
             default: Some(|out| out.push(2)),
             ..SWITCH
         }];
-        [&[][..], &TWICE, &WRONG_DEFAULT][CASE]
+        const DEEP: [FieldDef; 1] = [FieldDef {
+            data_type: || {
+                (0..40).fold(DataType::Bool, |inner, _| DataType::Option(Box::new(inner)))
+            },
+            ..SWITCH
+        }];
+        [&[][..], &TWICE, &WRONG_DEFAULT, &DEEP][CASE]
     }
 }
 
@@ -104,6 +111,11 @@ fn row_36_schemas_that_contradict_themselves() {
         db.table(TableDef::<u64, Odd<2>>::new(odd)),
         ErrorKind::Schema,
         &twice,
+    );
+    refused(
+        db.table(TableDef::<u64, Odd<3>>::new(odd)),
+        ErrorKind::Schema,
+        &parts,
     );
     // A record where a plain value is stored.
     let parts = ["table=other", "record", "u64"];
