@@ -112,8 +112,12 @@ fn child() {
     db.checkpoint().unwrap();
     tell("checkpoint");
     write(&db, &table, 0..TAIL, 3);
+    // The last one waits for the disk, and with it all before; then neither close nor drop.
+    db.writer()
+        .durability(Durability::Local)
+        .run(|tx| table.put(tx, 0, &value(0, 3)))
+        .unwrap();
     tell("tail");
-    // Neither closed nor dropped.
     std::process::exit(0);
 }
 
