@@ -3,6 +3,8 @@
 //!
 //! Short writes, EINTR, EAGAIN and cancelled operations (row 84) are answered below `Disk`; the
 //! tests of `terrane-wal` hold each backend to that.
+//!
+//! Seen to fail with jumps of the wall clock followed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -212,7 +214,7 @@ fn row_87_a_clock_that_jumps() {
     assert_eq!(rows.get(&db.snapshot(), 0).unwrap(), Some(value(0, 77)));
 }
 
-/// Seen failing with the jump followed, and with the raw clock asked for the age of a key.
+/// Seen failing with the jump followed.
 #[test]
 fn row_87_a_jump_ahead_is_refused_counted_and_forgets_nothing() {
     let sim = SimEnv::new(88);

@@ -1,5 +1,7 @@
 //! Row 73: a damaged page map. The previous image is tried; where both are bad nothing is opened
 //! and nothing is allocated.
+//!
+//! Seen to fail with a slot that two pages name let through.
 
 use terrane::{ErrorKind, check};
 

@@ -1,4 +1,6 @@
 //! Rows 64 to 67 and 78: META, lengths, versions, and which generation counts.
+//!
+//! Seen to fail without the bound of timestamps in META.
 
 use std::fs;
 
@@ -121,7 +123,7 @@ fn row_67_a_generation_bad() {
     assert_whole(&made);
 }
 
-/// Seen failing (a panic of the counter) without the bound.
+/// Seen failing (it opened) without the bound.
 #[test]
 fn row_87_a_clock_bound_from_the_future() {
     let made = Made::new();

@@ -1,4 +1,6 @@
 //! Rows 1 to 6, 8 to 15, 17, 18, 81 and 86: paths, locks, options, and what the kernel refuses.
+//!
+//! Seen to fail with an error of the lock that does not name its owner.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,6 @@
 //! Rows 21 to 31, 33, 52 and 103: keys, values, ranges, transactions, snapshots, closing.
+//!
+//! Seen to fail with scans that do not ask whether their transaction is over.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

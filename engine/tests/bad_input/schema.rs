@@ -1,4 +1,6 @@
 //! Rows 34 to 36 and 38: names and schemas.
+//!
+//! Seen to fail with reserved table names let through.
 
 use terrane::codec::{DataType, FieldDef, Value, Wire};
 use terrane::{ErrorKind, Record, Result, TableDef};
