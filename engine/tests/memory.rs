@@ -19,10 +19,10 @@ const CHILD: &str = "TERRANE_MEMORY_CHILD";
 /// Which of the two it is.
 const ROLE: &str = "TERRANE_MEMORY_ROLE";
 
-const BUDGET: usize = 32 << 20;
+const BUDGET: usize = 24 << 20;
 const SLACK: usize = 64 << 20;
 /// Of 550 bytes on average: 4 times the budget.
-const ROWS: u64 = 240_000;
+const ROWS: u64 = 160_000;
 const BATCH: u64 = 500;
 /// Rows that go to the log after the last checkpoint.
 const TAIL: u64 = 20_000;
