@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::key::Desc;
 use super::record::{Fields, RECORD_VERSION};
 use super::value::{read_payload, write_payload};
-use super::vector::{Metric, VectorDef, VectorView, set_vver};
+use super::vector::{VectorView, set_vver};
 use super::*;
 use crate::error::ErrorKind;
 use crate::{DynVector, Vector};
@@ -490,40 +490,6 @@ fn vectors_are_found_and_versioned_in_place() {
         "the version is not the user's"
     );
     assert!(set_vver(&mut bytes, &def("name"), 1).is_err());
-}
-
-#[test]
-fn vectors_that_cannot_be_searched_are_invalid() {
-    let check = |metric, elements: &[f32]| {
-        VectorDef { metric, dim: 2 }
-            .check(elements)
-            .map_err(|e| e.kind())
-    };
-    for good in [[1.0, 0.0], [-0.0, f32::MIN_POSITIVE], [1e19, 0.0]] {
-        assert_eq!(check(Metric::L2, &good), Ok(()));
-    }
-    assert_eq!(check(Metric::Dot, &[0.0, 0.0]), Ok(()));
-    assert_eq!(check(Metric::Cosine, &[0.0, -0.0]), Err(ErrorKind::Invalid));
-    for bad in [
-        &[1.0][..],
-        &[1.0; 3],
-        &[f32::NAN, 0.0],
-        &[f32::INFINITY, 0.0],
-        &[2e19, 0.0],
-    ] {
-        assert_eq!(check(Metric::L2, bad), Err(ErrorKind::Invalid), "{bad:?}");
-    }
-}
-
-#[test]
-fn rows_with_vectors_that_cannot_be_searched_are_invalid() {
-    let row = |place| whole(&Demo { place, ..demo() });
-    let check = |place| vector::check_record(Demo::FIELDS, &row(place));
-    check(None).unwrap();
-    check(Some(Vector::from([1.0, 2.0]))).unwrap();
-    let error = check(Some(Vector::from([1.0, f32::NAN]))).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(format!("{error:?}").contains("field=place"), "{error:?}");
 }
 
 fn entry(def: &FieldDef, record: &Demo, primary: &impl Key) -> (Vec<u8>, Vec<u8>) {

@@ -1,4 +1,4 @@
-//! Vector fields: where their elements lie in an encoded record, and the checks on them.
+//! Vector fields: where their elements lie in an encoded record.
 //!
 //! ```text
 //! dim u32 | element kind u8 (1 = f32) | vver u32 | elements, dim x f32        little-endian
@@ -29,42 +29,6 @@ pub struct VectorDef {
     pub metric: Metric,
     /// Elements of each vector.
     pub dim: u32,
-}
-
-impl VectorDef {
-    /// Whether `elements` can be stored in the field, or asked for.
-    ///
-    /// # Errors
-    /// `Invalid` for another dimension, an element that is not finite, a square sum above what
-    /// `f32` holds, and a zero vector where the metric is cosine.
-    pub fn check(&self, elements: &[f32]) -> Result<()> {
-        if elements.len() != self.dim as usize {
-            return Err(
-                Error::new(ErrorKind::Invalid, "a vector has another dimension")
-                    .with("wanted", self.dim)
-                    .with("given", elements.len()),
-            );
-        }
-        self.metric.check(elements).map_err(|cause| {
-            Error::new(ErrorKind::Invalid, "a vector cannot be searched").caused_by(cause)
-        })
-    }
-}
-
-/// Whether every searchable vector of a record that is about to be stored can be searched.
-///
-/// # Errors
-/// `Invalid` as [`VectorDef::check`], naming the field; `Codec` when `record` is no record.
-pub fn check_record(fields: &[FieldDef], record: &[u8]) -> Result<()> {
-    for field in fields {
-        let Some(def) = &field.vector else { continue };
-        if let Some(raw) = field.find_raw(record)? {
-            let elements: Vec<f32> = VectorView::of_field(&raw)?.iter().collect();
-            def.check(&elements)
-                .map_err(|error| error.with("field", field.name))?;
-        }
-    }
-    Ok(())
 }
 
 /// A column that holds a vector.

@@ -25,7 +25,7 @@ use crate::query::filter::Filter;
 use crate::query::hit::Hit;
 use crate::table::Shape;
 use crate::table::scan::bounds;
-use crate::table::vectors::{check_vector, metric, refusal};
+use crate::table::vectors::{check_vector, refusal};
 use crate::txn::Read;
 
 /// A search for the rows nearest to a vector; made by [`crate::Table::nearest`].
@@ -144,7 +144,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         if let Some(filter) = &self.filter {
             filter.check()?;
         }
-        Prepared::new(metric(&vector)?, &self.query).map_err(|error| refusal(&error))
+        Prepared::new(vector.metric, &self.query).map_err(|error| refusal(&error))
     }
 
     /// A stored vector that could not have been stored through this table.

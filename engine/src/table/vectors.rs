@@ -3,10 +3,10 @@
 //! Both checks are one: a search over stored rows then needs none and cannot meet a NaN. What is
 //! accepted is `terrane_vector`'s to say, since its kernels rest on it.
 
-use terrane_vector::{Metric, VectorError};
+use terrane_vector::VectorError;
 
+use crate::codec::FieldDef;
 use crate::codec::vector::{VectorDef, VectorView};
-use crate::codec::{FieldDef, malformed};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whether every vector of the record may be stored and searched for.
@@ -35,14 +35,8 @@ pub(crate) fn check_vector(vector: &VectorDef, elements: &[f32]) -> Result<()> {
             found: elements.len(),
         }));
     }
-    let metric = metric(vector)?;
-    metric.check(elements).map_err(|error| refusal(&error))
-}
-
-/// The metric of a field, as the search knows it.
-pub(crate) fn metric(vector: &VectorDef) -> Result<Metric> {
-    Metric::from_code(vector.metric as u8)
-        .map_err(|error| malformed("an unknown metric").caused_by(error))
+    let checked = vector.metric.check(elements);
+    checked.map_err(|error| refusal(&error))
 }
 
 /// What a vector or a query is refused for.
