@@ -34,5 +34,5 @@ fn saved_scripts_agree_with_the_model() {
         }
     }
     println!("model: {} saved scripts, {sum}", files.len());
-    assert!(files.len() >= 9, "the saved scripts are gone");
+    assert!(files.len() >= 10, "the saved scripts are gone");
 }

@@ -76,6 +76,14 @@ impl Net {
         });
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
+        if self
+            .places
+            .last()
+            .is_some_and(|place| place.at == self.bytes.len())
+        {
+            // An empty key without a value: places tell older from newer, so no two are the same.
+            self.bytes.push(0);
+        }
     }
 
     /// Bytes held, operations that were overwritten included.
