@@ -5,11 +5,11 @@
 //! segment k+1: | F5 | ...                       was built. Beyond F2's end: Corrupt; else the end.
 //! ```
 //!
-//! L2: a bad frame ends the log only if no other frame that could be a later one (in the rest of its
-//! segment at any block boundary, in a later segment, in one that was passed over) names a durable
-//! position beyond the entries found. That is enough: whatever was acknowledged lay below the
-//! durable position of its time, and a log that was cut at an open went on from the cut, so no frame
-//! that survives can name a position that was cut.
+//! L2: a bad frame ends the log only if no other frame that could be a later one (in the rest of
+//! its segment at any block boundary, in a later segment, in one that was passed over) names a
+//! durable position beyond the entries found. That is enough: whatever was acknowledged lay below
+//! the durable position of its time, and a log that was cut at an open went on from the cut, so no
+//! frame that survives can name a position that was cut.
 //!
 //! After an open the log goes on in a fresh segment at the end of its last complete entry. So at
 //! each frame, a later segment that begins inside or at the end of it, and whose first frame chains

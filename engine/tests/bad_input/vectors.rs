@@ -1,4 +1,6 @@
 //! Rows 39 to 48: vectors and searches.
+//!
+//! Seen to fail with another dimension let through.
 
 use terrane::{Database, DynVector, ErrorKind, Record, Table, TableDef, Vector};
 
