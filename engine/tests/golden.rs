@@ -109,7 +109,7 @@ fn numbers(n: u32) -> Numbers {
 fn nested(n: u32) -> Nested {
     let text = |length: u32| "z\u{e4}\0".repeat(length as usize);
     (
-        (n % 3 > 0).then(|| text(n)),
+        (!n.is_multiple_of(3)).then(|| text(n)),
         Desc(n),
         (text(1), (n.is_multiple_of(2)).then_some(n as u8)),
         text(2),
@@ -193,7 +193,7 @@ fn builder(seed: u64) -> Builder {
 }
 
 fn put_every(db: &Database, tables: &Tables, key: u32, n: u32) {
-    db.write(|tx| tables.every.put(tx, &format!("key {key}"), &every(n)))
+    db.write(|tx| tables.every.put(tx, format!("key {key}"), &every(n)))
         .unwrap();
 }
 
@@ -212,11 +212,11 @@ fn store(db: &Database) {
     let tables = Tables::of(db);
     db.write(|tx| {
         for n in 0..6 {
-            tables.small.put(tx, &small(n), &n)?;
-            tables.numbers.put(tx, &numbers(n), &n.to_string())?;
-            tables.nested.put(tx, &nested(n), &())?;
+            tables.small.put(tx, small(n), &n)?;
+            tables.numbers.put(tx, numbers(n), &n.to_string())?;
+            tables.nested.put(tx, nested(n), &())?;
         }
-        tables.unit.put(tx, &(), &7)?;
+        tables.unit.put(tx, (), &7)?;
         tables.lone.put(tx, 1, &LEAF_MARK.to_owned())
     })
     .unwrap();
@@ -224,14 +224,14 @@ fn store(db: &Database) {
     put_blobs(db, &tables, 0..2);
     db.checkpoint().unwrap();
     put_every(db, &tables, 2, 102);
-    db.write(|tx| tables.unit.put(tx, &(), &8)).unwrap();
+    db.write(|tx| tables.unit.put(tx, (), &8)).unwrap();
     db.checkpoint().unwrap();
     // The tail: replaced, deleted, new, remembered; a checkpoint that is not finished.
     put_every(db, &tables, 3, 103);
     db.write(|tx| tables.every.delete(tx, "key 5")).unwrap();
-    db.write(|tx| tables.small.put(tx, &small(6), &6)).unwrap();
+    db.write(|tx| tables.small.put(tx, small(6), &6)).unwrap();
     let paid = db.writer().idempotency("golden");
-    paid.run(|tx| tables.unit.put(tx, &(), &9)).unwrap();
+    paid.run(|tx| tables.unit.put(tx, (), &9)).unwrap();
     for _ in 0..3 {
         assert!(!db.checkpoint_step().unwrap());
     }
@@ -258,7 +258,7 @@ fn assert_rows(db: &Database) {
     let mut wanted: Vec<_> = (0..6).map(nested).collect();
     wanted.sort();
     assert_eq!(found, wanted);
-    assert_eq!(tables.unit.get(&now, &()).unwrap(), Some(9));
+    assert_eq!(tables.unit.get(&now, ()).unwrap(), Some(9));
     let mut wanted: Vec<_> = (0..6).map(blob).collect();
     wanted.sort();
     let found: Vec<_> = tables.blobs.iter(&now).map(Result::unwrap).collect();
