@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
+use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::SimDisk;
 use terrane_wal::lsn::Lsn;
 use terrane_wal::{Body, EntryBuilder, Level, Log, LogOptions, WalError};
@@ -101,6 +102,36 @@ fn a_void_keeps_its_place_and_a_dropped_reservation_is_void() {
     let opened = open(&env).unwrap();
     assert_eq!(opened.numbers, [1, 3]);
     assert_eq!(opened.recovery.entries, 3);
+}
+
+// Mistake 4 (L5): whoever fills, voids or drops the head of the unfilled prefix and goes away wakes
+// one who is parked behind it; no tick comes. Seen to fail (the world names the deadlock) with the
+// wakes of the VOID thrown away in `Reservation::drop`, and with those of `fill`.
+#[test]
+fn who_leaves_the_head_of_the_log_wakes_one_behind_it() {
+    for how in 0..3 {
+        let sim = SimEnv::new(how);
+        let env = sim.env();
+        let log = Log::create(&env, dir(), UUID, small()).unwrap();
+        let first = entry(1, 10);
+        let admission = log.admit(first.len()).unwrap();
+        let held = log.sequence(admission, first, false, &mut |_| {});
+        let behind = Arc::clone(&log);
+        let body = move || assert!(commit(&behind, entry(2, 10)).is_ok());
+        let waiter = env.spawn.spawn("waiter", Box::new(body)).unwrap();
+        while log.stats().parks == 0 {
+            env.park.yield_now();
+        }
+        match how {
+            0 => held.void(),
+            1 => held.fill(),
+            _ => drop(held),
+        }
+        waiter.join().unwrap();
+        let positions = log.positions();
+        assert_eq!(positions.durable, positions.sequenced);
+        assert_eq!(log.stats().voids, u64::from(how != 1));
+    }
 }
 
 #[test]

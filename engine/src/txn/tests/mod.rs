@@ -3,6 +3,7 @@
 mod ahead;
 mod basics;
 mod crash;
+mod crossing;
 mod damage;
 mod faults;
 mod isolation;
