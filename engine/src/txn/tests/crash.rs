@@ -2,9 +2,9 @@
 
 use terrane_wal::env::SimEnv;
 use terrane_wal::lsn::{Lsn, TxnId};
-use terrane_wal::{Body, Entry, EntryBuilder, ReplayEntry, Sequenced};
+use terrane_wal::{Body, EntryBuilder, ReplayEntry, Sequenced};
 
-use super::{Rows, after_power_cut, sim_builder, sim_open};
+use super::{Applied, Rows, after_power_cut, log_entry, sim_builder, sim_open};
 use crate::{Database, RecoveryProgress};
 
 #[test]
@@ -110,20 +110,6 @@ fn recovery_reports_its_progress_and_does_not_repeat_itself() {
     );
 }
 
-/// Puts an entry into the log as a commit does, without its rows in the trees: replay brings them.
-/// Returns where it begins.
-fn log_entry(db: &Database, entry: Entry) -> Lsn {
-    let core = db.core();
-    let log = core.log().unwrap();
-    let admission = log.admit(entry.len()).unwrap();
-    let mut enter = |at: Sequenced| core.prefix.enter(at.begin, at.end, at.ts);
-    let place = log.sequence(admission, entry, false, &mut enter);
-    core.prefix.mark(place.ts());
-    let begin = place.begin();
-    place.fill();
-    begin
-}
-
 /// An entry of these rows that goes on with a run, if there is one.
 fn rows_of(rows: &Rows, run: Option<TxnId>, pairs: &[(&str, &str)]) -> EntryBuilder {
     let mut entry = EntryBuilder::new();
@@ -147,19 +133,28 @@ fn chunk_runs() {
     let db = sim_open(&sim);
     let rows = Rows::open(&db, "t");
     let chunk = |db: &Database, pairs: &[(&str, &str)]| {
-        TxnId(log_entry(db, rows_of(&rows, None, pairs).chunk()).0)
+        TxnId(log_entry(db, rows_of(&rows, None, pairs).chunk(), Applied::Now).0)
     };
     let first = chunk(&db, &[("k", "first"), ("x", "1")]);
     let second = chunk(&db, &[("k", "second"), ("y", "2")]);
     let dead = chunk(&db, &[("k", "dead"), ("z", "3")]);
     let open = chunk(&db, &[("k", "open"), ("z", "4")]);
-    log_entry(&db, rows_of(&rows, None, &[("k", "plain")]).commit(b""));
-    log_entry(&db, rows_of(&rows, None, &[]).abort(dead));
+    log_entry(
+        &db,
+        rows_of(&rows, None, &[("k", "plain")]).commit(b""),
+        Applied::Now,
+    );
+    log_entry(&db, rows_of(&rows, None, &[]).abort(dead), Applied::Now);
     log_entry(
         &db,
         rows_of(&rows, Some(second), &[("y", "late")]).commit(b""),
+        Applied::Now,
     );
-    log_entry(&db, rows_of(&rows, Some(first), &[]).commit(b""));
+    log_entry(
+        &db,
+        rows_of(&rows, Some(first), &[]).commit(b""),
+        Applied::Now,
+    );
     db.core().log().unwrap().flush().unwrap();
 
     let mut now = SimEnv::with_disk(440, sim.disk().crash(440));
