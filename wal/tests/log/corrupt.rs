@@ -82,9 +82,9 @@ fn a_flipped_byte_in_the_middle_is_corrupt() {
     }
 }
 
-// Mistake 5, third part: a whole, valid frame of another log with the same salt, in the place of one
-// that later frames vouch for. Seen to fail (its entry was replayed) with the check of `prev_crc`
-// left out of `follows`.
+// Mistake 5, third part: a whole, valid frame of another log with the same salt, in the place of
+// one that later frames vouch for. Seen to fail (its entry was replayed) with the check of
+// `prev_crc` left out of `follows`.
 #[test]
 fn a_valid_frame_in_the_place_of_another_is_corrupt() {
     let (image, other) = (log_of(3), log_of(3));

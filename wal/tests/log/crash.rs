@@ -268,7 +268,8 @@ impl Failed {
 // there after a reopen and after a power cut at the end; after a failed log write everything is
 // refused with the same cause, also though the disk would work again. Seen failing with a failed
 // flight counted as done, and with the name of a segment whose directory could not be synced given
-// to the next one.
+// to the next one; with a failed log write, or a failed sync of a new segment, tried again and
+// believed.
 #[test]
 fn any_failing_call_loses_nothing_acknowledged() {
     for errno in [Errno::IO, Errno::NOSPC] {

@@ -19,8 +19,8 @@ fn place(key: &str) -> usize {
 }
 
 /// Two transactions and a reader of the prefix, each on a thread of its own, switched at every lock
-/// as the seed draws: which of the two committed, what the reader saw in one snapshot after the other,
-/// how it ended, and how many were voided after they had been sequenced.
+/// as the seed draws: which of the two committed, what the reader saw in one snapshot after the
+/// other, how it ended, and how many were voided after they had been sequenced.
 fn crossing(seed: u64, steps: [Step; 2]) -> ([bool; 2], Vec<State>, State, u64) {
     let sim = SimEnv::new(seed);
     let db = sim_open(&sim);

@@ -1,4 +1,5 @@
-//! Readers beside commits and the collector of old versions, switched at every lock as a seed draws.
+//! Readers beside commits and the collector of old versions, switched at every lock as a seed
+//! draws.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
