@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use terrane_btree::tree::cursor::LeafRow;
 use terrane_btree::{Cursor, Direction, LeafRows};
-use terrane_wal::lsn::{TreeId, Ts};
+use terrane_wal::lsn::Ts;
 use terrane_wal::sync::{AtomicU64, Ordering};
 
 use crate::database::Database;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
 use crate::txn::recent::Seen;
