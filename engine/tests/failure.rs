@@ -6,7 +6,9 @@
 //! acknowledged is there. A full disk heals itself when space returns; a log that failed stays
 //! closed for writing until a reopen, and its failed sync is not tried again.
 //!
-//! Seen to fail with a commit that is acknowledged without the wait for its flush.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush, with `Unknown`
+//! told as an error that says Aborted, with a failed log write tried again and believed, and with a
+//! failed flush counted as done.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::sync::{Arc, Mutex};

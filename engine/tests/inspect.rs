@@ -100,6 +100,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Seen to fail with the check run on the disk itself instead of on a shadow.
 #[test]
 fn a_sound_directory_has_no_finding_and_does_not_change() {
     let (_folder, dir) = people();
@@ -112,6 +113,7 @@ fn a_sound_directory_has_no_finding_and_does_not_change() {
     assert!(report.pages > 10 && report.generation > 0, "{report:?}");
 }
 
+/// Seen to fail as the test above.
 #[test]
 fn what_a_killed_process_leaves_is_checked_with_its_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -148,7 +150,7 @@ fn what_is_no_damage_is_an_error() {
 }
 
 /// Bytes of every page are flipped one page at a time; whatever lies in a slot of an image is
-/// noticed, and told with the file.
+/// noticed, and told with the file. Seen to fail with the crc of page and map not compared.
 #[test]
 fn a_flip_in_any_page_is_found() {
     let (_folder, dir) = people();
@@ -188,6 +190,7 @@ fn lines(dir: &Path, query: &LogQuery) -> terrane::Result<Vec<String>> {
     Ok(lines)
 }
 
+/// Seen to fail with `LogQuery::from` ignored.
 #[test]
 fn the_log_is_told_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -247,6 +250,7 @@ fn the_log_is_told_line_by_line() {
     assert_eq!(bytes(&killed), before);
 }
 
+/// Seen to fail with a bad frame taken as the end of the log although later frames vouch for it.
 #[test]
 fn a_damaged_log_is_told_up_to_the_damage() {
     let folder = tempfile::tempdir().unwrap();

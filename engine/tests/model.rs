@@ -5,7 +5,8 @@
 //! what a snapshot goes on showing, what survives a crash. A failure prints the shrunk script as
 //! prose and as bytes; the bytes belong into `fuzz/corpus/ops/` for ever.
 //!
-//! Seen to fail with a commit that is acknowledged without the wait for its flush.
+//! Seen to fail with a commit that is acknowledged without the wait for its flush, with replay that
+//! keeps the oldest change of a row, and with a newer version never refused to a writer.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::cell::RefCell;

@@ -8,6 +8,7 @@
 )]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -76,16 +77,19 @@ fn run(io: Io) -> (Stats, Stats) {
     (first, again.stats())
 }
 
-/// Seen failing with the batch of the checkpoint replaced by lone writes.
+/// Seen failing with the batch of the checkpoint replaced by lone writes, with the leaves of a
+/// commit not read ahead, and with the reads of replay counted as misses.
 #[test]
 fn operations_are_counted_by_backend_and_path() {
     let (first, again) = run(Io::Pool);
     assert_eq!(format!("{:?}", first.backend), "Pool");
     let mut runs = vec![(first, again)];
     let (first, again) = run(Io::Auto);
-    // Where the kernel gives no ring, the pool is all there is, and open has told so.
     if format!("{:?}", first.backend) == "Uring" {
         runs.push((first, again));
+    } else {
+        // Past the harness, which would keep a `println` for itself.
+        let _ = writeln!(std::io::stdout(), "\nSKIPPED: ring: the kernel gives none");
     }
     for (first, again) in &runs {
         let (batched, lone) = (first.io.batched, first.io.lone);
@@ -111,15 +115,36 @@ fn operations_are_counted_by_backend_and_path() {
             "the checkpoint after replay"
         );
     }
-    if let [(pool, _), (ring, _)] = &runs[..] {
-        // The same work: the same operations on either, but for what eviction chances on.
-        let near = |a: u64, b: u64| a.abs_diff(b) * 10 <= a.max(b);
-        let of = |stats: &Stats| stats.io.batched[CHECKPOINT] + stats.io.batched[EVICT];
-        assert!(near(of(pool), of(ring)), "{:?} {:?}", pool.io, ring.io);
-        assert_eq!(pool.log.flushes, ring.log.flushes);
+    if let [pool, ring] = &runs[..] {
+        same_work(pool, ring);
     }
 }
 
+/// The same work is the same operations by the same path on either backend, but for what eviction
+/// chances on: it depends on when a completion comes.
+fn same_work((pool, pool_again): &(Stats, Stats), (ring, ring_again): &(Stats, Stats)) {
+    let fixed = |stats: &Stats| {
+        let (io, log) = (&stats.io, &stats.log);
+        let by_path = [io.lone[LOG], io.lone[REPLAY], io.batched[REPLAY]];
+        (by_path, log.flushes, log.bytes_written)
+    };
+    assert_eq!(fixed(pool), fixed(ring));
+    assert_eq!(fixed(pool_again), fixed(ring_again));
+    let chance = |stats: &Stats| {
+        let io = &stats.io;
+        let written = io.batched[CHECKPOINT] + io.batched[EVICT];
+        [written, io.batched[PREFETCH], io.lone[MISS]]
+    };
+    let near = |a: u64, b: u64| a.abs_diff(b) <= 10 + a.max(b) / 10;
+    for (pool, ring) in [(pool, ring), (pool_again, ring_again)] {
+        let pairs = chance(pool).into_iter().zip(chance(ring));
+        for (a, b) in pairs {
+            assert!(near(a, b), "{:?} {:?}", pool.io, ring.io);
+        }
+    }
+}
+
+/// Seen to fail with read positions left out of the collector's horizon.
 #[test]
 fn a_long_snapshot_stays_in_its_budget_or_ends() {
     const BUDGET: u64 = 256 << 10;
@@ -176,6 +201,7 @@ fn a_long_snapshot_stays_in_its_budget_or_ends() {
 }
 
 /// Between any two steps of a checkpoint another thread commits; it never waits for the next step.
+/// Seen to fail with commits that wait until no checkpoint is under way.
 #[test]
 fn a_commit_goes_through_between_any_two_steps_of_a_checkpoint() {
     let folder = TempDir::new().unwrap();

@@ -265,7 +265,7 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     if let Some(read_ts) = read_ts {
         if serializable {
             let reads = tx.reads.borrow();
-            let checked = reads.check_before(core, read_ts, newest, tx.intents.owner());
+            let checked = reads.check_before(&core.recent, read_ts, newest, tx.intents.owner());
             if let Err(key) = checked {
                 return Err(conflict(core, tx, key));
             }
@@ -289,7 +289,12 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     };
 
     // Step 5.
-    if serializable && tx.reads.borrow().changed_between(core, newest, place.ts) {
+    if serializable
+        && tx
+            .reads
+            .borrow()
+            .changed_between(&core.ring, newest, place.ts)
+    {
         reservation.void();
         core.prefix.mark(place.ts);
         count(&core.counters.voids);

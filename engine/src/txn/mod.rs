@@ -13,6 +13,7 @@ pub(crate) mod intents;
 pub(crate) mod owner;
 pub(crate) mod positions;
 pub(crate) mod prefix;
+pub(crate) mod range;
 #[cfg(not(loom))]
 pub(crate) mod raw;
 pub(crate) mod recent;
@@ -29,7 +30,6 @@ pub(crate) mod sweep;
 pub(crate) mod tentative;
 #[cfg(not(loom))]
 pub(crate) mod transaction;
-#[cfg(not(loom))]
 pub(crate) mod validate;
 #[cfg(not(loom))]
 pub(crate) mod write_set;

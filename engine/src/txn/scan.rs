@@ -10,59 +10,16 @@ use std::sync::Arc;
 
 use terrane_btree::tree::cursor::LeafRow;
 use terrane_btree::{Cursor, Direction, LeafRows};
-use terrane_wal::lsn::{TreeId, Ts};
+use terrane_wal::lsn::Ts;
 
 use crate::database::Database;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::txn::positions::ReadPin;
+use crate::txn::range::Range;
 use crate::txn::recent::Seen;
 use crate::txn::snapshot::{check_floor, too_old};
 use crate::txn::tentative::Tentative;
 use crate::txn::write_set::{WriteSet, crossed};
-
-/// What a scan was asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct Range {
-    pub(crate) tree: TreeId,
-    pub(crate) lower: Bound<Vec<u8>>,
-    pub(crate) upper: Bound<Vec<u8>>,
-    pub(crate) reverse: bool,
-}
-
-impl Range {
-    /// The bounds, borrowed.
-    pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        (borrow(&self.lower), borrow(&self.upper))
-    }
-
-    /// Refuses a range that runs backwards.
-    fn check(&self) -> Result<()> {
-        let (lower, upper) = self.bounds();
-        let (Some(low), Some(high)) = (edge(lower), edge(upper)) else {
-            return Ok(());
-        };
-        if low > high {
-            let error = Error::new(ErrorKind::Invalid, "a range starts above its end");
-            return Err(error.with("tree", self.tree.0));
-        }
-        Ok(())
-    }
-}
-
-fn borrow(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    match bound {
-        Bound::Unbounded => Bound::Unbounded,
-        Bound::Included(key) => Bound::Included(key),
-        Bound::Excluded(key) => Bound::Excluded(key),
-    }
-}
-
-fn edge(bound: Bound<&[u8]>) -> Option<&[u8]> {
-    match bound {
-        Bound::Unbounded => None,
-        Bound::Included(key) | Bound::Excluded(key) => Some(key),
-    }
-}
 
 type Pair = (Vec<u8>, Vec<u8>);
 

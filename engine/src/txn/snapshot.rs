@@ -15,9 +15,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::positions::ReadPin;
+use crate::txn::range::Range;
 use crate::txn::raw::RawRead;
 use crate::txn::recent::Seen;
-use crate::txn::scan::{Range, RawScan};
+use crate::txn::scan::RawScan;
 
 /// One consistent, unchanging state of the database. Owned, `Send`, cheap to clone; it blocks no
 /// writer. Older values are kept in memory for it up to a budget: a snapshot that is held for long

@@ -9,11 +9,10 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::{TreeId, Ts};
 
-use crate::runtime::Core;
 use crate::txn::owner::Owner;
-use crate::txn::recent::Asked;
-use crate::txn::ring::RowKey;
-use crate::txn::scan::Range;
+use crate::txn::range::Range;
+use crate::txn::recent::{Asked, Recent};
+use crate::txn::ring::{Ring, RowKey};
 
 /// The reads of one transaction.
 #[derive(Debug, Default)]
@@ -49,7 +48,7 @@ impl Reads {
     /// `upto`. An error names the key that changed, if it was read by key.
     pub(crate) fn check_before(
         &self,
-        core: &Core,
+        recent: &Recent,
         read_ts: Ts,
         upto: Ts,
         owner: &Arc<Owner>,
@@ -60,13 +59,13 @@ impl Reads {
             owner,
         };
         for (tree, key) in &self.keys {
-            if core.recent.changed(&asked, *tree, key) {
+            if recent.changed(&asked, *tree, key) {
                 return Err(Some((*tree, key.clone())));
             }
         }
         for range in &self.ranges {
             let (lower, upper) = range.bounds();
-            if core.recent.range_changed(&asked, range.tree, lower, upper) {
+            if recent.range_changed(&asked, range.tree, lower, upper) {
                 return Err(None);
             }
         }
@@ -75,11 +74,11 @@ impl Reads {
 
     /// True if a commit in (`after`, `before`) wrote what was read, or if that cannot be told any
     /// more.
-    pub(crate) fn changed_between(&self, core: &Core, after: Ts, before: Ts) -> bool {
+    pub(crate) fn changed_between(&self, ring: &Ring, after: Ts, before: Ts) -> bool {
         if self.is_empty() {
             return false;
         }
-        let Some(records) = core.ring.between(after, before) else {
+        let Some(records) = ring.between(after, before) else {
             return true;
         };
         records.iter().any(|record| {

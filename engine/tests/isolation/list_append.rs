@@ -5,7 +5,8 @@
 //! level is judged strictly: an acknowledged transaction comes before every one that began later.
 //!
 //! Seen failing: with `Reads::changed_between` and `check_before` answering "nothing changed" both
-//! checkers find cycles at the stronger level; with `Claim::Newer` never given, also at the weaker.
+//! checkers find cycles at the stronger level, `adya` also with ours passed over; with
+//! `Claim::Newer` never given, also at the weaker.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -5,7 +5,9 @@
 //! at the stronger one each round is a real attempt.
 //!
 //! Seen failing: as the tests of `stepped`; the long fork with snapshots taken at `sequenced`
-//! instead of the visible position.
+//! instead of the visible position; the bank with the index asked before the leaf, and with
+//! versions collected up to the applied position; the phantom also without validation after
+//! sequencing.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use terrane_wal::frame::{FrameHeader, seal_frame};
 use terrane_wal::io::sim::{Image, SimDisk};
 use terrane_wal::io::{Disk, Open};
 use terrane_wal::lsn::Lsn;
@@ -79,6 +80,36 @@ fn a_flipped_byte_in_the_middle_is_corrupt() {
         let bad = with(&image, &segment(1), |bytes| bytes[at] ^= 0x10);
         assert_corrupt(open_image(&bad), &format!("byte {at}"));
     }
+}
+
+// Mistake 5, third part: a whole, valid frame of another log with the same salt, in the place of
+// one that later frames vouch for. Seen to fail (its entry was replayed) with the check of
+// `prev_crc` left out of `follows`.
+#[test]
+fn a_valid_frame_in_the_place_of_another_is_corrupt() {
+    let (image, other) = (log_of(3), log_of(3));
+    let (first, second) = (segment(1), 2 * 4096..3 * 4096);
+    let salt = |image: &Image| image.read(&first).unwrap()[40..48].to_vec();
+    assert_eq!(salt(&image), salt(&other), "one seed, one salt");
+    let foreign = other.read(&first).unwrap()[second.clone()].to_vec();
+    let bad = with(&image, &first, |bytes| {
+        assert!(bytes[second.clone()] != foreign);
+        bytes[second.clone()].copy_from_slice(&foreign);
+    });
+    assert_corrupt(open_image(&bad), "exchanged");
+}
+
+// Row 76: a frame that chains and leaves a gap in the stream before it is not of the log, right crc
+// or not. Seen to fail (its entry was replayed) with the check of the base left out of `follows`.
+#[test]
+fn a_frame_behind_a_gap_ends_the_log() {
+    let bad = with(&log_of(3), &segment(1), |bytes| {
+        let frame = &mut bytes[3 * 4096..4 * 4096];
+        let mut header: FrameHeader = bytemuck::pod_read_unaligned(&frame[..128]);
+        header.base_lsn += 32;
+        seal_frame(frame, header);
+    });
+    assert_eq!(open_image(&bad).unwrap(), [0, 1]);
 }
 
 // The header of a segment: without it no frame of it can be told by salt, and they still vouch.

@@ -6,6 +6,8 @@ use terrane_wal::io::sim::{Fault, OpKind};
 use super::{Rows, after_power_cut, sim_builder, sim_open};
 use crate::{Create, Database, ErrorKind, Outcome};
 
+/// Rows 10 and 11 of the likeliest mistakes. Seen to fail with an error that says Aborted after
+/// sequencing, and with the log write tried again and believed.
 #[test]
 fn a_failed_log_write_is_unknown_and_poisons_and_reads_go_on() {
     let sim = SimEnv::new(50);
@@ -61,6 +63,8 @@ fn a_failed_log_write_is_unknown_and_poisons_and_reads_go_on() {
     db.write(|tx| rows.put(tx, "b", "1")).unwrap();
 }
 
+/// Row 10. Seen to fail with an error that says Aborted after sequencing, and with a failed flush
+/// counted as done.
 #[test]
 fn every_call_that_fails_leaves_a_right_outcome() {
     // How many calls the script makes without a fault.

@@ -1,4 +1,8 @@
 //! Two transactions at once: what each level forbids, and what the weaker one allows.
+//!
+//! Seen to fail with validation that finds nothing before sequencing (write skew, phantoms, absent
+//! rows), with requested ranges not noted (phantoms), and with a newer version never refused to a
+//! writer (lost update).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

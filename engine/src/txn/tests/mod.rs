@@ -3,14 +3,19 @@
 mod ahead;
 mod basics;
 mod crash;
+mod crossing;
 mod damage;
 mod faults;
+mod images;
 mod isolation;
+mod readers;
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use terrane_wal::env::SimEnv;
+use terrane_wal::lsn::Lsn;
+use terrane_wal::{Entry, Sequenced};
 
 use crate::catalog::schema::Schema;
 use crate::catalog::{RowIds, TableInfo, TableSpec};
@@ -101,4 +106,27 @@ pub(crate) fn sim_open(sim: &SimEnv) -> Database {
 /// the seed draws.
 pub(crate) fn after_power_cut(sim: &SimEnv, seed: u64) -> SimEnv {
     SimEnv::with_disk(seed, sim.disk().crash(seed))
+}
+
+/// Whether the applied prefix goes over an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    Now,
+    Never,
+}
+
+/// Puts an entry into the log as a commit does, without its rows in the trees: replay brings them.
+/// Returns where it begins.
+pub(crate) fn log_entry(db: &Database, entry: Entry, applied: Applied) -> Lsn {
+    let core = db.core();
+    let log = core.log().unwrap();
+    let admission = log.admit(entry.len()).unwrap();
+    let mut enter = |at: Sequenced| core.prefix.enter(at.begin, at.end, at.ts);
+    let place = log.sequence(admission, entry, false, &mut enter);
+    if applied == Applied::Now {
+        core.prefix.mark(place.ts());
+    }
+    let begin = place.begin();
+    place.fill();
+    begin
 }

@@ -2,10 +2,12 @@
 
 #![cfg(not(loom))]
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use super::ring::Flight;
 use super::*;
+use crate::env::{Park, SystemPark};
 use crate::io::syscall::SysFile;
 use crate::io::{BLOCK, Buf, Disk, File, Op, Open};
 use rustix::io::Errno;
@@ -128,6 +130,35 @@ fn rings_go_back_to_the_pool_and_no_more_are_kept_than_planned() {
     }
     let kept = disk.machinery().idle.rings.lock().len();
     assert!((1..=RINGS_KEPT_MAX).contains(&kept), "{kept} rings kept");
+}
+
+// Mistake 13: the kernel owns the buffer of a read that nothing has answered yet, so whoever drops
+// the batch waits. Seen to fail with the waits left out of `RingBatch::drop` and `Ring::drop`.
+#[test]
+fn a_dropped_batch_waits_for_what_the_kernel_owns() {
+    let Some(disk) = ring_disk() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let pipe = disk.open(&path, Open::Write).unwrap();
+    let mut writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mut batch = disk.batch(Purpose::Other);
+    batch.push(Request {
+        token: 1,
+        file: pipe,
+        offset: 0,
+        op: Op::Read(Buf::zeroed(BLOCK)),
+    });
+    batch.submit();
+    std::thread::scope(|scope| {
+        let dropper = scope.spawn(move || drop(batch));
+        let moment = std::time::Duration::from_millis(50);
+        SystemPark.waiter().park_timeout(moment);
+        let waits = !dropper.is_finished();
+        writer.write_all(&[7; BLOCK]).unwrap();
+        assert!(waits, "the kernel still owned the buffer");
+    });
 }
 
 #[test]
