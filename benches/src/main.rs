@@ -107,6 +107,10 @@ pub(crate) struct KvArgs {
     /// Times the loads and the reopening run, if fewer.
     #[arg(long)]
     load_repeat: Option<u32>,
+    /// Minutes after which no further run begins: later repeats are then left out, and the table
+    /// tells of how many each median is.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Folder on the device to measure; a fresh one below it is used and removed.
     #[arg(long, default_value = ".")]
     data: PathBuf,

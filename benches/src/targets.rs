@@ -58,7 +58,7 @@ pub(crate) fn list(figures: &Figures) -> String {
     }
     let relative: [(&str, &str, u64, &[&str], f64); 6] = [
         (
-            "durable commits, 64 threads",
+            "durable commits",
             "commit",
             64,
             &["redb", "fjall", "lmdb", "sqlite"],
@@ -101,7 +101,7 @@ pub(crate) fn list(figures: &Figures) -> String {
             continue;
         };
         let times = ours / best.value;
-        let what = format!("{what}, x{threads}, best of {}", peers.join(", "));
+        let what = format!("{what}, {threads} threads, best of {}", peers.join(", "));
         let found = format!("{times:.2} x {peer}");
         add(&what, &format!(">= {needed} x"), found, times >= needed);
     }

@@ -51,7 +51,7 @@ impl Suite<'_> {
 
     /// Every repeat of every workload on every engine.
     pub(crate) fn run(mut self, engines: &[Kind], workloads: &[Workload]) -> Result<(), Failure> {
-        let mut plan: Vec<(u32, usize, Workload, Kind)> = Vec::new();
+        let mut plan: Vec<(u32, Workload, Kind)> = Vec::new();
         for repeat in 0..self.args.repeat {
             for (round, workload) in workloads.iter().enumerate() {
                 if repeat >= self.repeats_of(workload) {
@@ -59,29 +59,32 @@ impl Suite<'_> {
                 }
                 // Each round begins with another engine.
                 let mut order = engines.to_vec();
-                order.rotate_left(repeat as usize % engines.len());
                 order.retain(|engine| suits(workload, *engine));
-                plan.extend(
-                    order
-                        .iter()
-                        .map(|engine| (repeat, round, *workload, *engine)),
-                );
+                let turn = (repeat as usize + round) % order.len().max(1);
+                order.rotate_left(turn);
+                plan.extend(order.iter().map(|engine| (repeat, *workload, *engine)));
             }
         }
         self.total = plan.len();
-        let mut probes = Probes::new(
+        let probes = Probes::new(
             &self.base,
             Arc::new(SystemSpawn),
             Arc::new(SystemPark),
             PROBE_BYTES,
         )?;
         let mut probed = None;
-        for (repeat, _, workload, engine) in plan {
+        for (repeat, workload, engine) in plan {
             // The commits stand beside the device's own rate: it is probed right before them.
             let due = workload.name == "commit" || !workloads.iter().any(|w| w.name == "commit");
             if due && probed != Some(repeat) {
-                self.probe(&mut probes, repeat)?;
+                self.probe(&probes, repeat)?;
                 probed = Some(repeat);
+            }
+            let minutes = self.begin.elapsed().as_secs_f64() / 60.0;
+            if self.args.minutes.is_some_and(|most| minutes >= most) {
+                let left = self.total - self.done;
+                eprintln!("terrane-bench: {minutes:.0} minutes are over, {left} runs left out");
+                break;
             }
             self.one(engine, &workload, repeat)?;
         }
@@ -104,7 +107,7 @@ impl Suite<'_> {
     }
 
     /// The bare device.
-    fn probe(&self, probes: &mut Probes, repeat: u32) -> Result<(), Failure> {
+    fn probe(&self, probes: &Probes, repeat: u32) -> Result<(), Failure> {
         let time = Duration::from_secs_f64(self.args.secs);
         for probe in probes.run(time)? {
             Run {
