@@ -24,7 +24,6 @@ fn setting(cache_mib: u64) -> Setting {
     Setting {
         durability: Durability::Synced,
         cache_mib,
-        transactions: false,
     }
 }
 

@@ -29,9 +29,6 @@ pub(crate) struct Setting {
     pub(crate) durability: Durability,
     /// Cache in MiB; with Terrane the budget of everything.
     pub(crate) cache_mib: u64,
-    /// The workload reads and writes in one transaction: an engine whose plain form has none opens
-    /// the form that has.
-    pub(crate) transactions: bool,
 }
 
 /// An opened engine. Keys are u64 in numeric order, values bytes.
@@ -46,12 +43,12 @@ pub(crate) trait Engine: Send + Sync {
     fn put(&self, key: u64, value: &[u8]) -> Result<(), Failure>;
 
     /// Reads a row and writes it back changed, in one transaction; true if it was there. Needs
-    /// [`Setting::transactions`].
+    /// [`Kind::open_transactions`].
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure>;
 
     /// One transaction that scans `limit` rows from `from` and writes the first of them anew with
     /// the value that `fresh` makes of its key; the rows are in `audit`, none if there was none.
-    /// Needs [`Setting::transactions`].
+    /// Needs [`Kind::open_transactions`].
     fn scan_and_put(
         &self,
         from: u64,
@@ -135,6 +132,9 @@ pub(crate) struct Kind {
     /// Package whose locked version is the engine's.
     pub(crate) package: &'static str,
     pub(crate) open: OpenFn,
+    /// For workloads that read and write in one transaction: an engine whose plain form has none
+    /// opens the form that has.
+    pub(crate) open_transactions: OpenFn,
     /// The same engine at another level of isolation: it runs only what differs with that, on the
     /// rows of the engine named here.
     pub(crate) variant_of: Option<&'static str>,
@@ -146,7 +146,17 @@ impl Kind {
             name,
             package,
             open,
+            open_transactions: open,
             variant_of: None,
+        }
+    }
+
+    /// With another form for transactions.
+    #[cfg(feature = "compare")]
+    const fn or(self, open_transactions: OpenFn) -> Kind {
+        Kind {
+            open_transactions,
+            ..self
         }
     }
 
@@ -174,18 +184,20 @@ pub(crate) const ENGINES: &[Kind] = &[
         name: "terrane-si",
         package: "terrane",
         open: super::terrane::open_snapshot_isolation,
+        open_transactions: super::terrane::open_snapshot_isolation,
         variant_of: Some("terrane"),
     },
     #[cfg(feature = "compare")]
     Kind::new("redb", "redb", super::redb::open),
     #[cfg(feature = "compare")]
-    Kind::new("fjall", "fjall", super::fjall::open),
+    Kind::new("fjall", "fjall", super::fjall::open).or(super::fjall::open_transactions),
     #[cfg(feature = "compare")]
     Kind::new("lmdb", "heed", super::lmdb::open),
     #[cfg(feature = "compare")]
     Kind::new("sqlite", "rusqlite", super::sqlite::open),
     #[cfg(feature = "compare-cpp")]
-    Kind::new("rocksdb", "librocksdb-sys", super::rocksdb::open),
+    Kind::new("rocksdb", "librocksdb-sys", super::rocksdb::open)
+        .or(super::rocksdb::open_transactions),
 ];
 
 #[cfg(test)]

@@ -20,27 +20,35 @@ struct Fjall {
     optimistic: Option<(OptimisticTxDatabase, OptimisticTxKeyspace)>,
 }
 
+fn persist(setting: Setting) -> Option<PersistMode> {
+    (setting.durability == Durability::Synced).then_some(PersistMode::SyncAll)
+}
+
+/// The plain form.
 pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
-    let (path, cache) = (dir.join("fjall"), setting.cache_mib << 20);
-    let persist = (setting.durability == Durability::Synced).then_some(PersistMode::SyncAll);
-    let (db, rows, optimistic);
-    if setting.transactions {
-        let outer = OptimisticTxDatabase::builder(path)
-            .cache_size(cache)
-            .open()?;
-        let table = outer.keyspace("rows", KeyspaceCreateOptions::default)?;
-        (db, rows) = (outer.inner().clone(), table.inner().clone());
-        optimistic = Some((outer, table));
-    } else {
-        db = Database::builder(path).cache_size(cache).open()?;
-        rows = db.keyspace("rows", KeyspaceCreateOptions::default)?;
-        optimistic = None;
-    }
+    let db = Database::builder(dir.join("fjall"))
+        .cache_size(setting.cache_mib << 20)
+        .open()?;
+    let rows = db.keyspace("rows", KeyspaceCreateOptions::default)?;
     Ok(Box::new(Fjall {
         db,
         rows,
-        persist,
-        optimistic,
+        persist: persist(setting),
+        optimistic: None,
+    }))
+}
+
+/// The form with transactions.
+pub(crate) fn open_transactions(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let outer = OptimisticTxDatabase::builder(dir.join("fjall"))
+        .cache_size(setting.cache_mib << 20)
+        .open()?;
+    let rows = outer.keyspace("rows", KeyspaceCreateOptions::default)?;
+    Ok(Box::new(Fjall {
+        db: outer.inner().clone(),
+        rows: rows.inner().clone(),
+        persist: persist(setting),
+        optimistic: Some((outer, rows)),
     }))
 }
 

@@ -26,7 +26,7 @@ struct Rocks {
     synced: bool,
 }
 
-pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+fn options(setting: Setting) -> Result<Options, Failure> {
     let cache = usize::try_from(setting.cache_mib << 20)?;
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(cache));
@@ -39,14 +39,23 @@ pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Fail
     options.set_bytes_per_sync(1 << 20);
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_block_based_table_factory(&table);
-    let path = dir.join("rocksdb");
-    let form = if setting.transactions {
-        Form::Optimistic(OptimisticTransactionDB::open(&options, path)?)
-    } else {
-        Form::Plain(DB::open(&options, path)?)
-    };
+    Ok(options)
+}
+
+/// The plain form.
+pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let db = DB::open(&options(setting)?, dir.join("rocksdb"))?;
     Ok(Box::new(Rocks {
-        form,
+        form: Form::Plain(db),
+        synced: setting.durability == Durability::Synced,
+    }))
+}
+
+/// The form with transactions.
+pub(crate) fn open_transactions(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let db = OptimisticTransactionDB::open(&options(setting)?, dir.join("rocksdb"))?;
+    Ok(Box::new(Rocks {
+        form: Form::Optimistic(db),
         synced: setting.durability == Durability::Synced,
     }))
 }

@@ -109,14 +109,16 @@ fn opened(
     args: &OnceArgs,
     transactions: bool,
 ) -> Result<Box<dyn Engine>, Failure> {
-    let engine = (kind.open)(
-        dir,
-        Setting {
-            durability: Durability::Buffered,
-            cache_mib: args.cache_mib,
-            transactions,
-        },
-    )?;
+    let setting = Setting {
+        durability: Durability::Buffered,
+        cache_mib: args.cache_mib,
+    };
+    let open = if transactions {
+        kind.open_transactions
+    } else {
+        kind.open
+    };
+    let engine = open(dir, setting)?;
     // Warms the cache as well.
     audit(&*engine, args.rows)?;
     Ok(engine)
@@ -149,7 +151,6 @@ fn load(
     let setting = Setting {
         durability: Durability::Synced,
         cache_mib: args.cache_mib,
-        transactions: false,
     };
     let engine = (kind.open)(dir, setting)?;
     let (before, begin) = (device.read(), Instant::now());
@@ -192,7 +193,6 @@ fn commits(
     let setting = Setting {
         durability: Durability::Synced,
         cache_mib: args.cache_mib,
-        transactions: false,
     };
     let engine = (kind.open)(dir, setting)?;
     let next = AtomicU64::new(0);
