@@ -1,8 +1,8 @@
 //! `terrane-bench`: Terrane measured beside its peers, with the answers checked.
 //!
 //! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line;
-//! `terrane-bench table` turns such lines into the README's tables. The device's own limits are probed between the
-//! runs, so that every figure stands beside what the hardware gave in that same hour.
+//! `terrane-bench table` turns such lines into the README's tables. The device's own limits are
+//! probed between the runs, so that every figure stands beside what the hardware gave in that hour.
 
 // A bench is where wall time is measured and threads are started on purpose.
 #![allow(clippy::disallowed_methods)]
