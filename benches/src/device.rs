@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use terrane_wal::env::{Park, Spawn};
-use terrane_wal::io::{BackendChoice, Buf, Disk, Op, Open, Purpose, Request, open_system_disk};
+use terrane_wal::io::{
+    BackendChoice, Buf, Disk, File, Op, Open, Purpose, Request, open_system_disk,
+};
 
 use crate::Failure;
 use crate::rows::Random;
@@ -61,71 +63,111 @@ impl Device {
     }
 }
 
-/// Rates of the bare device: the name of the probe, its depth, operations, seconds, latencies.
+/// Rates of the bare device, with the depth of the queue.
 pub(crate) struct Probe {
     pub(crate) name: &'static str,
     pub(crate) depth: usize,
+    pub(crate) durability: &'static str,
     pub(crate) ops: u64,
     pub(crate) secs: f64,
     pub(crate) latencies_ns: Vec<u32>,
+    pub(crate) device: Counters,
+    pub(crate) check: &'static str,
 }
 
-/// 4 KiB synced writes one after the other into a written file, and random 4 KiB reads at several
-/// depths from a file of `bytes`.
-pub(crate) fn probe(
-    folder: &Path,
-    spawn: Arc<dyn Spawn>,
-    park: Arc<dyn Park>,
+/// A written file on the device, and what is measured on it. It is removed when dropped.
+pub(crate) struct Probes {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn File>,
+    path: PathBuf,
     bytes: u64,
-    time: Duration,
-) -> Result<Vec<Probe>, Failure> {
-    let (disk, _) = open_system_disk(spawn, park, BackendChoice::Auto)?;
-    let path = folder.join("probe");
-    let file = disk.open(&path, Open::CreateNew)?;
-    let mut chunk = Buf::zeroed(1 << 20);
-    let mut random = Random::new(42);
-    for word in chunk.chunks_mut(8) {
-        word.copy_from_slice(&random.next().to_le_bytes());
-    }
-    for offset in (0..bytes).step_by(chunk.len()) {
-        file.write(Purpose::Other, offset, &chunk, false)?;
-    }
-    file.sync()?;
-    let mut probes = vec![synced_writes(&file, bytes, time)?];
-    for depth in [1, 16, 64] {
-        probes.push(random_reads(&*disk, &file, bytes, depth, time)?);
-    }
-    disk.remove(&path)?;
-    Ok(probes)
+    device: Device,
 }
 
-fn synced_writes(
-    file: &Arc<dyn terrane_wal::io::File>,
-    bytes: u64,
-    time: Duration,
-) -> Result<Probe, Failure> {
-    let block = Buf::zeroed(4096);
-    let (begin, mut latencies_ns) = (Instant::now(), Vec::new());
-    while begin.elapsed() < time {
-        let start = Instant::now();
-        let offset = (latencies_ns.len() as u64 * 4096) % bytes;
-        file.write(Purpose::Other, offset, &block, true)?;
-        latencies_ns.push(start.elapsed().as_nanos() as u32);
+impl Probes {
+    /// Writes a file of `bytes` bytes below `folder`.
+    pub(crate) fn new(
+        folder: &Path,
+        spawn: Arc<dyn Spawn>,
+        park: Arc<dyn Park>,
+        bytes: u64,
+    ) -> Result<Probes, Failure> {
+        let (disk, _) = open_system_disk(spawn, park, BackendChoice::Auto)?;
+        let path = folder.join("probe");
+        let file = disk.open(&path, Open::CreateNew)?;
+        let mut chunk = Buf::zeroed(1 << 20);
+        for offset in (0..bytes).step_by(chunk.len()) {
+            for (block, words) in chunk.chunks_mut(4096).enumerate() {
+                fill(words, offset / 4096 + block as u64);
+            }
+            file.write(Purpose::Other, offset, &chunk, false)?;
+        }
+        file.sync()?;
+        Ok(Probes {
+            disk,
+            file,
+            path,
+            bytes,
+            device: Device::below(folder)?,
+        })
     }
-    let secs = begin.elapsed().as_secs_f64();
-    let ops = latencies_ns.len() as u64;
-    Ok(Probe {
-        name: "synced_write_4k",
-        depth: 1,
-        ops,
-        secs,
-        latencies_ns,
-    })
+
+    /// 4 KiB synced writes one after the other, and random 4 KiB reads at several depths, each for
+    /// `time`.
+    pub(crate) fn run(&self, time: Duration) -> Result<Vec<Probe>, Failure> {
+        let mut probes = vec![self.synced_writes(time)?];
+        for depth in [1, 16, 64] {
+            let before = self.device.read();
+            let mut probe = random_reads(&*self.disk, &self.file, self.bytes, depth, time)?;
+            probe.device = self.device.since(before);
+            probes.push(probe);
+        }
+        Ok(probes)
+    }
+
+    fn synced_writes(&self, time: Duration) -> Result<Probe, Failure> {
+        let mut block = Buf::zeroed(4096);
+        let before = self.device.read();
+        let (begin, mut latencies_ns) = (Instant::now(), Vec::new());
+        while begin.elapsed() < time {
+            let number = latencies_ns.len() as u64 % (self.bytes / 4096);
+            fill(&mut block, number);
+            let start = Instant::now();
+            self.file
+                .write(Purpose::Other, number * 4096, &block, true)?;
+            latencies_ns.push(start.elapsed().as_nanos() as u32);
+        }
+        let secs = begin.elapsed().as_secs_f64();
+        Ok(Probe {
+            name: "synced_write_4k",
+            depth: 1,
+            durability: "synced",
+            ops: latencies_ns.len() as u64,
+            secs,
+            latencies_ns,
+            device: self.device.since(before),
+            check: "lengths",
+        })
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        // A file that stays is in the way of nobody.
+        let _ = self.disk.remove(&self.path);
+    }
+}
+
+/// Fills a block with its number, so that a read can be told from any other.
+fn fill(block: &mut [u8], number: u64) {
+    for word in block.chunks_mut(8) {
+        word.copy_from_slice(&number.to_le_bytes());
+    }
 }
 
 fn random_reads(
     disk: &dyn Disk,
-    file: &Arc<dyn terrane_wal::io::File>,
+    file: &Arc<dyn File>,
     bytes: u64,
     depth: usize,
     time: Duration,
@@ -134,16 +176,20 @@ fn random_reads(
     let mut random = Random::new(depth as u64);
     let (begin, mut ops) = (Instant::now(), 0);
     let mut started: Vec<Instant> = vec![begin; depth];
+    let mut wanted = vec![0u64; depth];
     let mut latencies_ns = Vec::new();
-    let mut request = |token: u64, buf: Buf| Request {
-        token,
-        file: file.clone(),
-        offset: random.below(bytes / 4096) * 4096,
-        op: Op::Read(buf),
+    let mut request = |token: u64, buf: Buf, wanted: &mut u64| {
+        *wanted = random.below(bytes / 4096);
+        Request {
+            token,
+            file: file.clone(),
+            offset: *wanted * 4096,
+            op: Op::Read(buf),
+        }
     };
     for (token, start) in started.iter_mut().enumerate() {
         *start = Instant::now();
-        batch.push(request(token as u64, Buf::zeroed(4096)));
+        batch.push(request(token as u64, Buf::zeroed(4096), &mut wanted[token]));
     }
     batch.submit();
     while batch.in_flight() > 0 {
@@ -152,12 +198,13 @@ fn random_reads(
             ops += 1;
             let slot = done.token as usize;
             latencies_ns.push(started[slot].elapsed().as_nanos() as u32);
+            let buf = done.buf.ok_or("a read without its buffer")?;
+            if buf[4088..] != wanted[slot].to_le_bytes() {
+                return Err(format!("block {} holds another", wanted[slot]).into());
+            }
             if begin.elapsed() < time {
                 started[slot] = Instant::now();
-                batch.push(request(
-                    done.token,
-                    done.buf.ok_or("a read without its buffer")?,
-                ));
+                batch.push(request(done.token, buf, &mut wanted[slot]));
             }
         }
         batch.submit();
@@ -166,8 +213,11 @@ fn random_reads(
     Ok(Probe {
         name: "random_read_4k",
         depth,
+        durability: "none",
         ops,
         secs,
         latencies_ns,
+        device: Counters::default(),
+        check: "the number in every block",
     })
 }

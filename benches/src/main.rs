@@ -1,8 +1,8 @@
 //! `terrane-bench`: Terrane measured beside its peers, with the answers checked.
 //!
-//! `terrane-bench kv` runs the key-value suite and prints one JSON object a line; `terrane-bench
-//! table` turns such lines into the README's table. The device's own limits are probed between the
-//! runs, so that every figure stands beside what the hardware gave in that same hour.
+//! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line;
+//! `terrane-bench table` turns such lines into the README's tables. The device's own limits are
+//! probed between the runs, so that every figure stands beside what the hardware gave in that hour.
 
 // A bench is where wall time is measured and threads are started on purpose.
 #![allow(clippy::disallowed_methods)]
@@ -11,6 +11,8 @@ mod device;
 mod kv;
 mod report;
 mod rows;
+mod table;
+mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,27 +37,56 @@ struct Cli {
 enum Command {
     /// The key-value suite.
     Kv(KvArgs),
-    /// Makes a Markdown table from the JSON lines of one run.
+    /// Makes Markdown tables from the JSON lines of one run.
     Table {
         /// File of JSON lines.
         file: PathBuf,
         /// Run id; the last one in the file if absent.
         #[arg(long)]
         run: Option<String>,
+        /// Figure to show: ops_per_s, p50_us, p99_us, p999_us, peak_rss_mib, disk_mib,
+        /// flushes_per_op, written_bytes_per_op.
+        #[arg(long, default_value = "ops_per_s")]
+        column: String,
     },
+    /// One workload on one engine; started by the suite itself.
+    #[command(hide = true)]
+    Once(OnceArgs),
     /// Writes durable rows until it is killed; started by the suite itself.
     #[command(hide = true)]
     CrashChild {
         engine: String,
         dir: PathBuf,
-        tail_mib: u64,
+        cache_mib: u64,
     },
+}
+
+/// One run of one workload on one engine, in a process of its own.
+#[derive(Args, Clone)]
+pub(crate) struct OnceArgs {
+    pub(crate) engine: String,
+    pub(crate) workload: String,
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) secs: f64,
+    #[arg(long)]
+    pub(crate) rows: u64,
+    #[arg(long)]
+    pub(crate) cache_mib: u64,
+    /// Run id.
+    #[arg(long)]
+    pub(crate) run: String,
+    #[arg(long)]
+    pub(crate) repeat: u32,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Options of the key-value suite.
 #[derive(Args, Clone)]
 pub(crate) struct KvArgs {
-    /// Engines, comma-separated: terrane, redb, fjall, lmdb, sqlite, rocksdb. Default: all built.
+    /// Engines, comma-separated: terrane, terrane-si (at snapshot isolation), redb, fjall, lmdb,
+    /// sqlite, rocksdb. Default: all built.
     #[arg(long, value_delimiter = ',')]
     engines: Vec<String>,
     /// Workloads, comma-separated; see `--list`. Default: all.
@@ -65,21 +96,29 @@ pub(crate) struct KvArgs {
     #[arg(long)]
     list: bool,
     /// Seconds of each timed run.
-    #[arg(long, default_value_t = 5)]
-    secs: u64,
+    #[arg(long, default_value_t = 5.0)]
+    secs: f64,
     /// Rows of the loads.
     #[arg(long, default_value_t = 2_000_000)]
     rows: u64,
     /// Times each workload runs; the table shows medians.
     #[arg(long, default_value_t = 5)]
     repeat: u32,
+    /// Times the loads and the reopening run, if fewer.
+    #[arg(long)]
+    load_repeat: Option<u32>,
+    /// Minutes after which no further run begins: later repeats are then left out, and the table
+    /// tells of how many each median is.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Folder on the device to measure; a fresh one below it is used and removed.
     #[arg(long, default_value = ".")]
     data: PathBuf,
     /// Cache of each engine in MiB.
     #[arg(long, default_value_t = 512)]
     cache_mib: u64,
-    /// JSON lines only; without it a short line per run is printed as well, on standard error.
+    /// One JSON object a line on standard output; without it a short line for the eye. What runs
+    /// next is told on standard error either way.
     #[arg(long)]
     json: bool,
 }
@@ -87,12 +126,13 @@ pub(crate) struct KvArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
-        Command::Table { file, run } => report::table(&file, run.as_deref()),
+        Command::Table { file, run, column } => table::print(&file, run.as_deref(), &column),
+        Command::Once(args) => kv::once(&args),
         Command::CrashChild {
             engine,
             dir,
-            tail_mib,
-        } => kv::crash::child(&engine, &dir, tail_mib),
+            cache_mib,
+        } => kv::crash::child(&engine, &dir, cache_mib),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,8 @@ pub(crate) fn scatter(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The value of a key: half of it random, half repeated, as text is.
+/// The value of a key in its n-th generation: key, generation, then words of which every other one
+/// repeats, as text does.
 pub(crate) fn value(key: u64, generation: u64) -> [u8; VALUE_LEN] {
     let mut out = [0; VALUE_LEN];
     let mut word = scatter(key ^ generation.rotate_left(32));
@@ -22,12 +23,20 @@ pub(crate) fn value(key: u64, generation: u64) -> [u8; VALUE_LEN] {
         chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
     }
     out[..8].copy_from_slice(&key.to_le_bytes());
+    out[8..16].copy_from_slice(&generation.to_le_bytes());
     out
 }
 
-/// True if a value belongs to its key.
+/// True if a value belongs to its key: cheap enough for the timed part of a run.
+#[inline]
 pub(crate) fn belongs(key: u64, value: &[u8]) -> bool {
     value.len() == VALUE_LEN && value[..8] == key.to_le_bytes()
+}
+
+/// True if every byte of a value is what was written.
+pub(crate) fn intact(key: u64, found: &[u8]) -> bool {
+    let generation = found.get(8..16).and_then(|word| word.try_into().ok());
+    generation.is_some_and(|word| found == value(key, u64::from_le_bytes(word)))
 }
 
 /// A small generator of a thread's own.
@@ -105,7 +114,11 @@ mod tests {
     fn values_name_their_key() {
         assert!(belongs(7, &value(7, 3)));
         assert!(!belongs(8, &value(7, 3)));
-        assert_ne!(value(7, 3), value(7, 4));
+        assert_ne!(value(7, 3)[16..], value(7, 4)[16..]);
+        let mut bent = value(7, 3);
+        assert!(intact(7, &bent) && !intact(7, &bent[..99]) && !intact(8, &bent));
+        bent[99] ^= 1;
+        assert!(!intact(7, &bent));
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! fjall: LSM tree. A journal synced by `PersistMode::SyncAll` per commit, or left to the system.
+//! Workloads that read and write in one transaction run on its optimistic transactions, the others
+//! on the plain form, which is faster.
 
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OptimisticTxDatabase, OptimisticTxKeyspace,
+    OptimisticWriteTx, PersistMode, Readable, Snapshot,
+};
 
-use super::engine::{Durability, Engine, ReadBody, Reader};
+use super::engine::{Audit, Durability, Engine, ReadBody, Reader, Setting};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -12,24 +17,69 @@ struct Fjall {
     db: Database,
     rows: Keyspace,
     persist: Option<PersistMode>,
+    optimistic: Option<(OptimisticTxDatabase, OptimisticTxKeyspace)>,
 }
 
-pub(crate) fn open(
-    dir: &Path,
-    durability: Durability,
-    cache_mib: u64,
-) -> Result<Box<dyn Engine>, Failure> {
+fn persist(setting: Setting) -> Option<PersistMode> {
+    (setting.durability == Durability::Synced).then_some(PersistMode::SyncAll)
+}
+
+/// The plain form.
+pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
     let db = Database::builder(dir.join("fjall"))
-        .cache_size(cache_mib << 20)
+        .cache_size(setting.cache_mib << 20)
         .open()?;
     let rows = db.keyspace("rows", KeyspaceCreateOptions::default)?;
-    let persist = (durability == Durability::Synced).then_some(PersistMode::SyncAll);
-    Ok(Box::new(Fjall { db, rows, persist }))
+    Ok(Box::new(Fjall {
+        db,
+        rows,
+        persist: persist(setting),
+        optimistic: None,
+    }))
+}
+
+/// The form with transactions.
+pub(crate) fn open_transactions(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let outer = OptimisticTxDatabase::builder(dir.join("fjall"))
+        .cache_size(setting.cache_mib << 20)
+        .open()?;
+    let rows = outer.keyspace("rows", KeyspaceCreateOptions::default)?;
+    Ok(Box::new(Fjall {
+        db: outer.inner().clone(),
+        rows: rows.inner().clone(),
+        persist: persist(setting),
+        optimistic: Some((outer, rows)),
+    }))
+}
+
+impl Fjall {
+    /// Runs `body` in an optimistic transaction until it commits.
+    fn write<T>(
+        &self,
+        mut body: impl FnMut(&mut OptimisticWriteTx, &OptimisticTxKeyspace) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (db, rows) = self
+            .optimistic
+            .as_ref()
+            .ok_or("opened without transactions")?;
+        loop {
+            let mut write = db.write_tx()?.durability(self.persist);
+            let out = body(&mut write, rows)?;
+            if write.commit()?.is_ok() {
+                return Ok(out);
+            }
+        }
+    }
 }
 
 impl Engine for Fjall {
     fn options(&self) -> String {
-        format!("persist {:?}", self.persist)
+        let form = if self.optimistic.is_some() {
+            "OptimisticTxDatabase"
+        } else {
+            "Database"
+        };
+        format!("{form}, persist {:?}", self.persist)
     }
 
     fn load(&self, rows: &[(u64, [u8; VALUE_LEN])]) -> Result<(), Failure> {
@@ -49,9 +99,32 @@ impl Engine for Fjall {
     }
 
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure> {
-        let found = self.rows.get(key.to_be_bytes())?.is_some();
-        self.put(key, value)?;
-        Ok(found)
+        let key = key.to_be_bytes();
+        self.write(|tx, rows| {
+            let found = tx.get(rows, key)?.is_some();
+            tx.insert(rows, key, value);
+            Ok(found)
+        })
+    }
+
+    fn scan_and_put(
+        &self,
+        from: u64,
+        limit: usize,
+        audit: &mut Audit,
+        fresh: &dyn Fn(u64) -> [u8; VALUE_LEN],
+    ) -> Result<(), Failure> {
+        self.write(|tx, rows| {
+            audit.begin();
+            for row in tx.range(rows, from.to_be_bytes()..).take(limit) {
+                let (key, value) = row.into_inner()?;
+                audit.row(u64::from_be_bytes((*key).try_into()?), &value);
+            }
+            if let Some(first) = audit.first {
+                tx.insert(rows, first.to_be_bytes(), fresh(first).as_slice());
+            }
+            Ok(())
+        })
     }
 
     fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
@@ -59,6 +132,15 @@ impl Engine for Fjall {
             snapshot: self.db.snapshot(),
             rows: &self.rows,
         })
+    }
+
+    fn get(&self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
+        let Some(value) = self.rows.get(key.to_be_bytes())? else {
+            return Ok(false);
+        };
+        out.clear();
+        out.extend_from_slice(&value);
+        Ok(true)
     }
 }
 

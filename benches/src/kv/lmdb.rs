@@ -5,7 +5,7 @@ use std::path::Path;
 use heed::types::{Bytes, U64};
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, WithoutTls};
 
-use super::engine::{Durability, Engine, ReadBody, Reader};
+use super::engine::{Audit, Durability, Engine, ReadBody, Reader, Setting};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -17,14 +17,10 @@ struct Lmdb {
     synced: bool,
 }
 
-pub(crate) fn open(
-    dir: &Path,
-    durability: Durability,
-    _cache_mib: u64,
-) -> Result<Box<dyn Engine>, Failure> {
+pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
     let path = dir.join("lmdb");
     std::fs::create_dir_all(&path)?;
-    let synced = durability == Durability::Synced;
+    let synced = setting.durability == Durability::Synced;
     let mut options = EnvOpenOptions::new().read_txn_without_tls();
     options.map_size(64 << 30).max_readers(256);
     if !synced {
@@ -45,11 +41,9 @@ pub(crate) fn open(
 
 impl Engine for Lmdb {
     fn options(&self) -> String {
-        if self.synced {
-            "map 64 GiB".into()
-        } else {
-            "map 64 GiB, MDB_NOSYNC".into()
-        }
+        let flags = if self.synced { "" } else { ", MDB_NOSYNC" };
+        let version = heed::lmdb_version().string;
+        format!("{version}; map 64 GiB (resident memory counts the pages of it){flags}")
     }
 
     fn load(&self, rows: &[(u64, [u8; VALUE_LEN])]) -> Result<(), Failure> {
@@ -72,6 +66,25 @@ impl Engine for Lmdb {
         self.rows.put(&mut write, &key, value)?;
         write.commit()?;
         Ok(found)
+    }
+
+    fn scan_and_put(
+        &self,
+        from: u64,
+        limit: usize,
+        audit: &mut Audit,
+        fresh: &dyn Fn(u64) -> [u8; VALUE_LEN],
+    ) -> Result<(), Failure> {
+        let mut write = self.env.write_txn()?;
+        audit.begin();
+        for row in self.rows.range(&write, &(from..))?.take(limit) {
+            let (key, value) = row?;
+            audit.row(key, value);
+        }
+        if let Some(first) = audit.first {
+            self.rows.put(&mut write, &first, &fresh(first))?;
+        }
+        Ok(write.commit()?)
     }
 
     fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {

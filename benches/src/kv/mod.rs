@@ -1,7 +1,10 @@
 //! The key-value suite: every engine, every workload, the device probed in between.
 //!
-//! Each workload runs in a fresh folder with the same rows and the same durability for all engines,
-//! `--repeat` times round robin over the engines, so that a slow hour hits all of them.
+//! Each run is a process of its own, so that its resident memory is the engine's and nothing of one
+//! engine works on while the next is measured; before it starts, what others left to be written is
+//! written. A workload goes round all engines before the next begins, and each round starts with
+//! another engine, so that a slow hour and a warm device hit all alike. An engine's rows are loaded
+//! once per repeat and used by the workloads that do not change its keys.
 
 pub(crate) mod crash;
 pub(crate) mod engine;
@@ -9,31 +12,25 @@ pub(crate) mod engine;
 mod fjall;
 #[cfg(feature = "compare")]
 mod lmdb;
+pub(crate) mod race;
 #[cfg(feature = "compare")]
 mod redb;
 #[cfg(feature = "compare-cpp")]
 mod rocksdb;
 #[cfg(feature = "compare")]
 mod sqlite;
-
+mod suite;
 mod terrane;
 mod workload;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::Path;
 
-use terrane_wal::env::{SystemPark, SystemSpawn};
-
-use crate::device::{self, Device};
-use crate::report::{Run, reset_peak};
-use crate::{Failure, KvArgs};
+use crate::device::Device;
+use crate::report::Run;
+use crate::{Failure, KvArgs, OnceArgs};
 use engine::{ENGINES, Kind};
 use workload::{Measured, WORKLOADS, Workload};
-
-/// Bytes of the file that the device probes read and write.
-const PROBE_BYTES: u64 = 1 << 30;
 
 /// Runs what the arguments ask for and prints one JSON object a line.
 pub(crate) fn run(args: &KvArgs) -> Result<(), Failure> {
@@ -44,20 +41,16 @@ pub(crate) fn run(args: &KvArgs) -> Result<(), Failure> {
     }
     let engines = chosen(&args.engines, ENGINES, |e| e.name, "engine")?;
     let workloads = chosen(&args.workloads, WORKLOADS, |w| w.name, "workload")?;
-    let suite = Suite::new(args)?;
-    for repeat in 0..args.repeat {
-        suite.probe(repeat)?;
-        for workload in &workloads {
-            for engine in &engines {
-                suite.one(*engine, workload, repeat)?;
-            }
-        }
-    }
-    Ok(())
+    suite::Suite::new(args)?.run(&engines, &workloads)
 }
 
 fn names<'a>(all: impl Iterator<Item = &'a str>) -> String {
     all.collect::<Vec<_>>().join(", ")
+}
+
+/// The engine of that name.
+pub(crate) fn named(name: &str) -> Result<Kind, Failure> {
+    Ok(chosen(&[name.to_string()], ENGINES, |e| e.name, "engine")?[0])
 }
 
 /// The entries that were asked for, in that order; all of them if none was.
@@ -82,113 +75,49 @@ fn chosen<T: Copy>(
     asked.iter().map(find).collect()
 }
 
-/// One invocation: where it works, and under which id it reports.
-struct Suite<'a> {
-    args: &'a KvArgs,
-    base: PathBuf,
-    run_id: String,
-    device: Device,
+/// True if a workload is run on an engine: a variant runs only what its level of isolation changes.
+fn suits(workload: &Workload, engine: Kind) -> bool {
+    workload.isolation || engine.variant_of.is_none()
 }
 
-impl Suite<'_> {
-    fn new(args: &KvArgs) -> Result<Suite<'_>, Failure> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        let base = args
-            .data
-            .join(format!("terrane-bench-{}", std::process::id()));
-        fs::create_dir_all(&base)?;
-        let device = Device::below(&base)?;
-        Ok(Suite {
-            args,
-            base,
-            run_id: format!("{now:x}"),
-            device,
-        })
-    }
-
-    /// The bare device.
-    fn probe(&self, repeat: u32) -> Result<(), Failure> {
-        let folder = self.base.join("device");
-        fs::create_dir_all(&folder)?;
-        let time = Duration::from_secs(self.args.secs.min(3));
-        let (spawn, park) = (Arc::new(SystemSpawn), Arc::new(SystemPark));
-        for probe in device::probe(&folder, spawn, park, PROBE_BYTES, time)? {
-            let run = Run {
-                engine: "device",
-                version: "",
-                options: format!("{} MiB file, O_DIRECT", PROBE_BYTES >> 20),
-                workload: probe.name,
-                threads: probe.depth,
-                durability: "synced",
-                ops: probe.ops,
-                secs: probe.secs,
-                latencies_ns: probe.latencies_ns,
-                disk_bytes: PROBE_BYTES,
-                device: device::Counters::default(),
-                check: "lengths".into(),
-            };
-            self.print(run, repeat);
+/// One workload on one engine, in this process; prints its figures.
+pub(crate) fn once(args: &OnceArgs) -> Result<(), Failure> {
+    let engine = named(&args.engine)?;
+    let workload = chosen(
+        std::slice::from_ref(&args.workload),
+        WORKLOADS,
+        |w| w.name,
+        "workload",
+    )?[0];
+    let device = Device::below(&args.dir)?;
+    for measured in (workload.run)(engine, &args.dir, args, &device)? {
+        let Measured {
+            threads,
+            durability,
+            options,
+            unit,
+            latency_of,
+            outcome,
+            check,
+        } = measured;
+        Run {
+            engine: engine.name,
+            version: engine.version(),
+            options,
+            workload: workload.name,
+            threads,
+            durability: durability.name(),
+            unit,
+            latency_of,
+            outcome,
+            rows: args.rows,
+            cache_mib: args.cache_mib,
+            disk_bytes: bytes_below(&args.dir)?,
+            check,
         }
-        fs::remove_dir_all(&folder)?;
-        Ok(())
+        .print(&args.run, args.repeat, args.json);
     }
-
-    /// One workload on one engine, in a fresh folder.
-    fn one(&self, engine: Kind, workload: &Workload, repeat: u32) -> Result<(), Failure> {
-        let dir = self.base.join(format!("{}-{}", engine.name, workload.name));
-        fs::create_dir_all(&dir)?;
-        let place = |e: Failure| format!("{} on {}: {e}", workload.name, engine.name);
-        reset_peak();
-        for measured in (workload.run)(engine, &dir, self.args, &self.device).map_err(place)? {
-            let Measured {
-                threads,
-                durability,
-                options,
-                ops,
-                secs,
-                latencies_ns,
-                device,
-                check,
-            } = measured;
-            let run = Run {
-                engine: engine.name,
-                version: engine.version,
-                options,
-                workload: workload.name,
-                threads,
-                durability: durability.name(),
-                ops,
-                secs,
-                latencies_ns,
-                disk_bytes: bytes_below(&dir)?,
-                device,
-                check,
-            };
-            self.print(run, repeat);
-        }
-        fs::remove_dir_all(&dir)?;
-        Ok(())
-    }
-
-    fn print(&self, run: Run<'_>, repeat: u32) {
-        let (name, workload, threads) = (
-            run.engine.to_string(),
-            run.workload.to_string(),
-            run.threads,
-        );
-        let rate = run.ops as f64 / run.secs;
-        println!("{}", run.json(&self.run_id, repeat));
-        if !self.args.json {
-            eprintln!("{name:>8} {workload:<16} x{threads:<3} {rate:>14.0}/s");
-        }
-    }
-}
-
-impl Drop for Suite<'_> {
-    fn drop(&mut self) {
-        // Best effort: a failed run leaves its folder for a look.
-        let _ = fs::remove_dir(&self.base);
-    }
+    Ok(())
 }
 
 /// Bytes that the files below a folder take on disk.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, Durability as Level, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::engine::{Durability, Engine, ReadBody, Reader};
+use super::engine::{Audit, Durability, Engine, ReadBody, Reader, Setting};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -15,16 +15,12 @@ struct Redb {
     level: Level,
 }
 
-pub(crate) fn open(
-    dir: &Path,
-    durability: Durability,
-    cache_mib: u64,
-) -> Result<Box<dyn Engine>, Failure> {
-    let cache = usize::try_from(cache_mib << 20)?;
+pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let cache = usize::try_from(setting.cache_mib << 20)?;
     let db = Database::builder()
         .set_cache_size(cache)
         .create(dir.join("redb"))?;
-    let level = match durability {
+    let level = match setting.durability {
         Durability::Synced => Level::Immediate,
         Durability::Buffered => Level::None,
     };
@@ -73,6 +69,26 @@ impl Engine for Redb {
             let found = table.get(key)?.is_some();
             table.insert(key, value)?;
             Ok(found)
+        })
+    }
+
+    fn scan_and_put(
+        &self,
+        from: u64,
+        limit: usize,
+        audit: &mut Audit,
+        fresh: &dyn Fn(u64) -> [u8; VALUE_LEN],
+    ) -> Result<(), Failure> {
+        self.write(|table| {
+            audit.begin();
+            for row in table.range(from..)?.take(limit) {
+                let (key, value) = row?;
+                audit.row(key.value(), value.value());
+            }
+            if let Some(first) = audit.first {
+                table.insert(first, &fresh(first)[..])?;
+            }
+            Ok(())
         })
     }
 

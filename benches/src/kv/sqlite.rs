@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::engine::{Durability, Engine, ReadBody, Reader};
+use super::engine::{Audit, Durability, Engine, ReadBody, Reader, Setting};
 use crate::Failure;
 use crate::rows::VALUE_LEN;
 
@@ -15,12 +15,9 @@ struct Sqlite {
     idle: Mutex<Vec<Connection>>,
 }
 
-pub(crate) fn open(
-    dir: &Path,
-    durability: Durability,
-    cache_mib: u64,
-) -> Result<Box<dyn Engine>, Failure> {
-    let level = match durability {
+pub(crate) fn open(dir: &Path, setting: Setting) -> Result<Box<dyn Engine>, Failure> {
+    let cache_mib = setting.cache_mib;
+    let level = match setting.durability {
         Durability::Synced => "FULL",
         Durability::Buffered => "OFF",
     };
@@ -83,7 +80,7 @@ impl Sqlite {
 
 impl Engine for Sqlite {
     fn options(&self) -> String {
-        self.setup.clone()
+        format!("SQLite {}; {}", rusqlite::version(), self.setup)
     }
 
     fn load(&self, rows: &[(u64, [u8; VALUE_LEN])]) -> Result<(), Failure> {
@@ -110,8 +107,7 @@ impl Engine for Sqlite {
 
     fn modify(&self, key: u64, value: &[u8]) -> Result<bool, Failure> {
         self.with(|connection| {
-            let write =
-                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let found: Option<Vec<u8>> = write
                 .prepare_cached(GET)?
                 .query_row([signed(key)], |row| row.get(0))
@@ -124,11 +120,36 @@ impl Engine for Sqlite {
         })
     }
 
+    fn scan_and_put(
+        &self,
+        from: u64,
+        limit: usize,
+        audit: &mut Audit,
+        fresh: &dyn Fn(u64) -> [u8; VALUE_LEN],
+    ) -> Result<(), Failure> {
+        self.with(|connection| {
+            let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            audit.begin();
+            let visit = &mut |key, value: &[u8]| audit.row(key, value);
+            Rows(&write).scan(from, limit as u64, visit)?;
+            if let Some(first) = audit.first {
+                let put = params![signed(first), &fresh(first)[..]];
+                write.prepare_cached(PUT)?.execute(put)?;
+            }
+            Ok(write.commit()?)
+        })
+    }
+
     fn read(&self, body: ReadBody<'_>) -> Result<(), Failure> {
         self.with(|connection| {
             let read = connection.transaction()?;
             body(&mut Rows(&read))
         })
+    }
+
+    fn get(&self, key: u64, out: &mut Vec<u8>) -> Result<bool, Failure> {
+        // A statement on its own is its own transaction.
+        self.with(|connection| Rows(connection).get(key, out))
     }
 }
 
