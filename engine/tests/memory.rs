@@ -5,7 +5,8 @@
 //! most memory that it ever held (VmHWM of proc_pid_status(5)).
 //!
 //! The constant holds this binary, stacks and allocator slack, the transaction in hand and, in a
-//! replay, the arena of the log's tail.
+//! replay, the arena of the log's tail. Seen with a budget of 32 MiB: 3 MiB before the open, 56 MiB
+//! at most, after loading as after replay.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::io::Write;

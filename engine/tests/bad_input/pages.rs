@@ -1,5 +1,7 @@
 //! Rows 68 to 72: damaged pages. The page is told, the other tables stay usable, and `check` finds
 //! it too.
+//!
+//! Seen to fail with stale pages let through.
 
 use std::fs;
 
