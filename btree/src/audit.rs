@@ -75,12 +75,13 @@ impl Store {
         }
         let (used, dead) = {
             let slots = pool.space.slots.lock();
-            (slots.zones.used_bytes(), slots.dead.bytes())
+            let failed = slots.failed_bytes();
+            (slots.zones.used_bytes(), slots.dead.bytes() + failed)
         };
         if used != live_bytes + dead {
             found(StoreError::corrupt(
                 "zones",
-                format!("{live_bytes} bytes of live and {dead} of dead slots"),
+                format!("{live_bytes} bytes of live and {dead} of dead or bad slots"),
                 format!("{used} bytes in use"),
             ));
         }

@@ -105,7 +105,7 @@ impl WriteOut {
         for (page, &(victim, slot)) in buf.chunks_exact_mut(class.bytes()).zip(run) {
             match pool.capture(victim, slot, page) {
                 Some(pending) => pages.push(pending),
-                None => pool.space.slot_unused((slot, class)),
+                None => pool.space.slot_unwanted((slot, class), true),
             }
         }
         // A slot that was given back in the middle of the run would be written over by zeros, maybe
@@ -284,17 +284,11 @@ impl Pool {
         if !(ok && live) {
             // The page changed or ended meanwhile. If a checkpoint needs what was captured, a
             // frozen copy of the same version is there: this write was the copy's.
-            let key = (pending.id, pending.content);
-            let same = self
-                .frozen
-                .lock()
-                .get(&key)
-                .is_some_and(|frozen| frozen.version == version && !frozen.busy);
-            if ok && same {
+            if ok && self.claim_frozen(pending, version) {
                 settled.freed = self.settle_frozen(pending, true);
                 settled.written = 1;
             } else {
-                self.space.slot_unused(pending.at);
+                self.space.slot_unwanted(pending.at, ok);
             }
             latch::release_unchanged(entry.state);
             return settled;
@@ -324,12 +318,23 @@ impl Pool {
         settled
     }
 
+    /// Makes the frozen copy of what was captured as the live page this writer's. Looking and taking
+    /// are one step: a checkpoint that captured the copy between them would read a frame that is
+    /// given back under its hands.
+    fn claim_frozen(&self, pending: &Pending, version: u64) -> bool {
+        self.frozen
+            .lock()
+            .get_mut(&(pending.id, pending.content))
+            .filter(|frozen| frozen.version == version)
+            .is_some_and(|frozen| !std::mem::replace(&mut frozen.busy, true))
+    }
+
     /// Under the page's latch: a frozen copy was written (or not). It belongs to the image that is
     /// being cut and to no later one, so a live location that is newer stays.
     fn settle_frozen(&self, pending: &Pending, ok: bool) -> u64 {
         let key = (pending.id, pending.content);
         if !ok {
-            self.space.slot_unused(pending.at);
+            self.space.slot_unwanted(pending.at, false);
             if let Some(frozen) = self.frozen.lock().get_mut(&key) {
                 frozen.busy = false;
             }

@@ -12,5 +12,6 @@
 mod crash;
 mod cut;
 mod damage;
+mod faults;
 mod pressure;
 mod rig;
