@@ -61,7 +61,8 @@ pub(crate) struct Retained {
     pub(crate) newest: Meta,
     pub(crate) older: Option<Meta>,
     pub(crate) files: MapFiles,
-    /// An attempt to write behind the delta file failed: its end is not to be trusted.
+    /// An attempt to write behind the delta file failed or was given up: its end is not to be
+    /// trusted.
     pub(crate) force_base: bool,
     pub(crate) poisoned: Option<StoreError>,
     pub(crate) running: bool,
@@ -502,6 +503,8 @@ impl Checkpoint {
                     let _ = publisher.believe(batch.wait());
                 }
             }
+            // Nobody saw how writing behind the delta file ended.
+            Phase::Map(_) => publisher.state.lock().force_base = true,
             _ => {}
         }
         pool.set_cut(Epoch(0));

@@ -149,7 +149,9 @@ mod tests {
         // The first zone of the second file.
         let zone = 69;
         disk.inject(Fault::nth(OpKind::SyncDir, 0));
-        files.reserve_zone(zone).expect_err("the name is not durable");
+        files
+            .reserve_zone(zone)
+            .expect_err("the name is not durable");
         files.reserve_zone(zone).expect("made anew");
         let (file, _) = files.place(Slot(zone_start(zone))).expect("a place");
         file.sync().expect("sync");

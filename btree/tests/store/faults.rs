@@ -1,5 +1,6 @@
-//! Failing calls between crashes: three checkpoints in a row, one call of them fails, and at every
-//! boundary of what follows every kind of power cut.
+//! Failing calls between crashes: three checkpoints in a row, a call of one of them or of the
+//! evictions before it fails, or the checkpoint is dropped, and at every boundary of what follows
+//! every kind of power cut.
 //!
 //! The work runs in the smallest pool, so pages are evicted between and during the checkpoints;
 //! rows come, grow past a page, and go in stretches, so pages split, chain and merge. First a run
@@ -11,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use terrane_btree::{Store, StoreError, Tree};
+use terrane_btree::{Step, Store, StoreError, Tree};
 use terrane_wal::io::sim::{CrashCaps, Fault, Image, IoEvent, OpKind, Phase, SimDisk};
 
 use crate::rig::{self, Dice, ModelLog};
@@ -33,13 +34,15 @@ const CALLS: [(OpKind, &str); 10] = [
 /// Reads have no boundaries to be counted at: so many of them fail in each checkpoint.
 const READS: u64 = 3;
 const ROUNDS: usize = 3;
-const KEYS: u64 = 700;
+const KEYS: u64 = 1000;
 
-/// What fails in a run.
+/// What goes wrong in a run.
 #[derive(Clone, Debug)]
 struct Failing {
     round: usize,
-    fault: Fault,
+    fault: Option<Fault>,
+    /// The round's checkpoint is dropped after so many steps, if it takes that many.
+    steps: usize,
 }
 
 /// What all runs have seen together.
@@ -73,15 +76,48 @@ fn effort() -> Effort {
             deeper: 41,
         },
         _ => Effort {
-            stride: 31,
+            stride: 41,
             images: 1,
-            deeper: 97,
+            deeper: 61,
         },
     }
 }
 
 /// Calls of each kind in each round, by what the hook saw.
 type Calls = BTreeMap<(usize, usize), u64>;
+
+/// All that can go wrong, one thing at a time; and the drops with the failures that only a drop can
+/// hide.
+fn all_failings(start: &Start) -> Vec<Failing> {
+    let (calls, most_steps) = count_calls(start);
+    let mut all = Vec::new();
+    for (&(round, kind), &count) in calls.range(..(ROUNDS, 0)) {
+        let (op, part) = CALLS[kind];
+        for n in 0..count {
+            let fault = Fault::nth(op, n).on(part);
+            all.extend([fault.clone(), fault.sticky()].map(|fault| Failing {
+                round,
+                fault: Some(fault),
+                steps: usize::MAX,
+            }));
+        }
+    }
+    let hidden = [
+        None,
+        Some(Fault::nth(OpKind::Sync, 0).on("data.")),
+        Some(Fault::nth(OpKind::Sync, 0).on("map.")),
+        Some(Fault::nth(OpKind::Write, 0).on("META")),
+        Some(Fault::nth(OpKind::Write, 1).on("META")),
+    ];
+    for (round, fault) in (0..ROUNDS).flat_map(|round| hidden.iter().map(move |f| (round, f))) {
+        all.extend((1..most_steps).map(|steps| Failing {
+            round,
+            fault: fault.clone(),
+            steps,
+        }));
+    }
+    all
+}
 
 struct Run {
     disk: SimDisk,
@@ -102,75 +138,119 @@ fn errors_name(error: &StoreError) -> &'static str {
     }
 }
 
-impl Run {
-    /// Two images of a tree that is larger than the pool.
-    fn new(seed: u64) -> Run {
+/// A disk with two images of a tree that is larger than the pool, and their log.
+struct Start {
+    image: Image,
+    log: Arc<ModelLog>,
+}
+
+impl Start {
+    fn new(seed: u64) -> Start {
         let disk = SimDisk::seeded(seed);
         let (store, tree) = rig::create(&disk, &rig::plain_env(&disk)).expect("create");
-        let mut run = Run {
+        let (log, mut dice) = (ModelLog::eager(), Dice(seed));
+        for _ in 0..2 {
+            for _ in 0..700 {
+                log.run(&tree, dice.op(KEYS, 0)).expect("update");
+            }
+            rig::checkpoint(&store, &log).expect("checkpoint");
+        }
+        Start {
+            image: disk.image(),
+            log,
+        }
+    }
+}
+
+impl Run {
+    fn new(start: &Start) -> Run {
+        let disk = SimDisk::from_image(&start.image);
+        let (store, opened) = rig::open(&disk).expect("open");
+        let tree = store.tree(rig::TREE).expect("tree").expect("it is there");
+        Run {
             disk,
             store,
             tree,
-            log: ModelLog::eager(),
-            dice: Dice(seed),
-            published: Arc::new(Mutex::new(2)),
-        };
-        for _ in 0..2 {
-            run.work(450, 0);
-            run.checkpoint().expect("checkpoint");
+            log: start.log.fork(start.log.len()),
+            dice: Dice(1),
+            published: Arc::new(Mutex::new(opened.generation)),
         }
-        run
     }
 
     fn work(&mut self, ops: u64, deletes: u64) {
         for _ in 0..ops {
             let at = self.log.sequence(self.dice.op(KEYS, deletes));
             let op = self.log.op(at);
-            loop {
-                match rig::apply(&self.tree, &op) {
-                    Ok(()) => break,
-                    // The pool could not make room just now.
-                    Err(StoreError::Io(_)) => {}
-                    Err(error) => panic!("{error}"),
+            let mut failures = 0;
+            while let Err(error) = rig::apply(&self.tree, &op) {
+                // The pool could not make room just now.
+                assert!(matches!(error, StoreError::Io(_)), "{error}");
+                failures += 1;
+                if failures > 3 {
+                    self.disk.clear_faults();
                 }
             }
             self.log.applied(at);
         }
     }
 
-    fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let done = rig::checkpoint(&self.store, &self.log);
-        if done.is_ok() {
-            *self.published.lock().unwrap() += 1;
-        }
+    /// A checkpoint, dropped after `most` steps. Returns its steps.
+    fn checkpoint(&mut self, most: usize) -> Result<usize, StoreError> {
+        let mut checkpoint = self.store.begin_checkpoint(self.log.clone())?;
+        let mut steps = 0;
+        let done = loop {
+            if steps == most {
+                break Ok(steps);
+            }
+            steps += 1;
+            match checkpoint.step() {
+                Ok(Step::Done(_)) => break Ok(steps),
+                Ok(_) => {}
+                Err(error) => break Err(error),
+            }
+        };
+        drop(checkpoint);
+        *self.published.lock().unwrap() = self.store.stats().generation;
         done
     }
 
-    /// Work and checkpoints by turns. `failing` is in force during one of the checkpoints.
-    fn rounds(&mut self, failing: Option<&Failing>, seen: &Mutex<Seen>, round: &Mutex<usize>) {
+    /// Work and checkpoints by turns; `failing` is in force in one of the rounds. Returns the steps
+    /// of the longest checkpoint.
+    fn rounds(
+        &mut self,
+        failing: Option<&Failing>,
+        seen: &Mutex<Seen>,
+        round: &Mutex<usize>,
+    ) -> usize {
+        let mut longest = 0;
         for number in 0..ROUNDS + 1 {
-            self.work(25, [5, 80, 5, 60][number % 4]);
             *round.lock().unwrap() = number;
             let now = failing.filter(|failing| failing.round == number);
-            if let Some(failing) = now {
-                self.disk.inject(failing.fault.clone());
+            if let Some(fault) = now.and_then(|failing| failing.fault.clone()) {
+                self.disk.inject(fault);
             }
-            if let Err(error) = self.checkpoint() {
-                let mut seen = seen.lock().unwrap();
-                *seen.failed.entry(errors_name(&error)).or_default() += 1;
-                assert!(failing.is_some(), "{error}");
+            self.work(25, [5, 80, 5, 60][number % 4]);
+            let most = now.map_or(usize::MAX, |failing| failing.steps);
+            match self.checkpoint(most) {
+                Ok(steps) => longest = longest.max(steps),
+                Err(error) => {
+                    let mut seen = seen.lock().unwrap();
+                    *seen.failed.entry(errors_name(&error)).or_default() += 1;
+                    assert!(failing.is_some(), "{error}");
+                }
             }
             self.disk.clear_faults();
         }
         let rows = rig::content(&self.store).expect("rows");
         assert!(rows == self.log.rows_at(self.log.len()), "{failing:?}");
         rig::assert_clean(&self.store, &format!("{failing:?}"));
+        longest
     }
 }
 
-/// The calls that can fail, by round.
-fn count_calls(seed: u64) -> Calls {
-    let mut run = Run::new(seed);
+/// The calls that can fail, by round, and the steps of the longest checkpoint.
+fn count_calls(start: &Start) -> (Calls, usize) {
+    let mut run = Run::new(start);
     let calls: Arc<Mutex<Calls>> = Arc::default();
     let round: Arc<Mutex<usize>> = Arc::default();
     let (count, number) = (calls.clone(), round.clone());
@@ -185,13 +265,13 @@ fn count_calls(seed: u64) -> Calls {
             }
         }
     });
-    run.rounds(None, &Mutex::default(), &round);
+    let steps = run.rounds(None, &Mutex::default(), &round);
     run.disk.off_io();
     let mut calls = std::mem::take(&mut *calls.lock().unwrap());
     for round in 0..ROUNDS {
         calls.insert((round, CALLS.len() - 1), READS);
     }
-    calls
+    (calls, steps)
 }
 
 /// An image with its newest generation made unreadable.
@@ -220,12 +300,18 @@ fn judge(image: &Image, log: &ModelLog, least: u64, how: &str) {
     let disk = SimDisk::from_image(image);
     let (store, opened) = rig::open(&disk).unwrap_or_else(|error| panic!("{how}: {error}"));
     let generation = opened.generation;
-    assert!(generation >= least, "{how}: generation {generation}, not {least}");
+    assert!(
+        generation >= least,
+        "{how}: generation {generation}, not {least}"
+    );
     let rows = rig::content(&store).unwrap_or_else(|error| panic!("{how}: {error}"));
     let hi = opened.image_hi_lsn.0;
     let rows = log.redo(rows, opened.redo_lsn.0, hi);
     let epoch = opened.epoch;
-    assert!(rows == log.rows_at(hi), "{how}: image {epoch} is not the log");
+    assert!(
+        rows == log.rows_at(hi),
+        "{how}: image {epoch} is not the log"
+    );
     rig::assert_clean(&store, how);
 }
 
@@ -243,7 +329,10 @@ fn go_on(image: &Image, log: &ModelLog, how: &str) -> u64 {
         if !event.boundary.is_multiple_of(7) {
             return;
         }
-        for (_, image) in disk.crash_images(event.boundary, &CrashCaps::at_most(1)).take(4) {
+        for (_, image) in disk
+            .crash_images(event.boundary, &CrashCaps::at_most(1))
+            .take(4)
+        {
             *images.lock().unwrap() += 1;
             let how = format!("{before}, {event:?}, {}", image.how());
             judge(&image, &copy, least, &how);
@@ -306,20 +395,14 @@ fn every_failing_call_and_every_crash_behind_it() {
     let seen: Arc<Mutex<Seen>> = Arc::default();
     let mut runs = 0;
     for seed in 1..=2 {
-        let calls = count_calls(seed);
-        for (&(round, kind), &count) in calls.range(..(ROUNDS, 0)) {
-            let (op, part) = CALLS[kind];
-            for (n, sticky) in (0..count).flat_map(|n| [(n, false), (n, true)]) {
-                let fault = Fault::nth(op, n).on(part);
-                let fault = if sticky { fault.sticky() } else { fault };
-                let failing = Failing { round, fault };
-                let mut run = Run::new(seed);
-                let what = format!("seed {seed}, {failing:?}");
-                watch(&run, &what, runs * 11, effort, &seen);
-                run.rounds(Some(&failing), &seen, &Mutex::default());
-                run.disk.off_io();
-                runs += 1;
-            }
+        let start = Start::new(seed);
+        for failing in all_failings(&start) {
+            let mut run = Run::new(&start);
+            let what = format!("seed {seed}, {failing:?}");
+            watch(&run, &what, runs * 11, effort, &seen);
+            run.rounds(Some(&failing), &seen, &Mutex::default());
+            run.disk.off_io();
+            runs += 1;
         }
     }
     let seen = seen.lock().unwrap();
