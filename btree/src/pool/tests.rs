@@ -103,3 +103,12 @@ fn a_structure_change_of_the_old_epoch_meets_a_newer_page() {
     drop(old);
     assert!(pool.gate.drained(Epoch(1)));
 }
+
+/// A wait in the gate is a panic, wherever it is tried.
+#[test]
+#[should_panic(expected = "T4")]
+fn nobody_waits_in_the_gate() {
+    let pool = Pool::in_memory(64 * 8192).expect("pool");
+    let _guard = pool.enter();
+    let _ = pool.relieve();
+}

@@ -392,3 +392,45 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use terrane_wal::lsn::TreeId;
+
+    use super::*;
+
+    /// An evictor has the page's old content on its way when a writer leaves a frozen copy of it:
+    /// the copy has one writer, the evictor that came first or the checkpoint.
+    ///
+    /// Seen to fail with a claim that leaves `busy` as it is.
+    #[test]
+    fn a_frozen_copy_has_one_writer() {
+        let pool = Pool::in_memory(64 * 8192).expect("pool");
+        let id = {
+            let guard = pool.enter();
+            let page = pool.allocate(&guard, Class::K8, TreeId(300), 1);
+            page.expect("frame").id()
+        };
+        let live = Victim {
+            id,
+            class: Class::K8,
+            frozen: None,
+        };
+        let mut out = vec![0; Class::K8.bytes()];
+        let pending = pool.capture(live, Slot(2), &mut out).expect("captured");
+        let version = pending.version.expect("the live page");
+        pool.set_cut(Epoch(1));
+        pool.gate.advance();
+        {
+            let guard = pool.enter();
+            let page = pool.optimistic(id).expect("resident");
+            page.upgrade(&guard).expect("latched");
+        }
+        let frozen = pool.frozen_victims(1);
+        assert_eq!(frozen.len(), 1);
+        assert!(pool.claim_frozen(&pending, version));
+        assert!(!pool.claim_frozen(&pending, version), "claimed twice");
+        let taken = pool.capture(frozen[0], Slot(4), &mut out);
+        assert!(taken.is_none(), "a checkpoint writes what an evictor has");
+    }
+}
