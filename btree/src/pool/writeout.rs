@@ -340,7 +340,6 @@ impl Pool {
             }
             return 0;
         }
-        let frozen = self.frozen.lock().remove(&key);
         let entry = self.translation.entry(pending.id);
         let live = entry.and_then(|entry| entry.location());
         self.space
@@ -359,6 +358,8 @@ impl Pool {
                 }
             }
         }
+        // Only now: a checkpoint that no longer finds the copy takes the list as complete (T2).
+        let frozen = self.frozen.lock().remove(&key);
         match frozen {
             Some(frozen) => {
                 self.frames.give(frozen.frame, frozen.class);
