@@ -171,9 +171,9 @@ impl Run {
     }
 }
 
-/// Seen failing with slots released by the newest image's epoch instead of the oldest's. Meant to
-/// fail as well with the map written after META, a delta run written over the published tail of the
-/// file, and META's copies of the newer generation overwritten.
+/// Seen to fail with slots released by the newest image's epoch instead of the oldest's, with a map
+/// that is not synced before META is written, with a delta run written over the published tail of
+/// the file, and with META always written to the same two copies.
 #[test]
 fn every_crash_opens_a_published_image() {
     let run = Run::watch(1);
