@@ -318,9 +318,9 @@ impl Pool {
         settled
     }
 
-    /// Makes the frozen copy of what was captured as the live page this writer's. Looking and taking
-    /// are one step: a checkpoint that captured the copy between them would read a frame that is
-    /// given back under its hands.
+    /// Makes the frozen copy of what was captured as the live page this writer's. Looking and
+    /// taking are one step: a checkpoint that captured the copy between them would read a frame
+    /// that is given back under its hands.
     fn claim_frozen(&self, pending: &Pending, version: u64) -> bool {
         self.frozen
             .lock()

@@ -289,10 +289,10 @@ fn start(
     spawn.spawn("model", Box::new(body)).expect("spawn")
 }
 
-/// Seen to fail with a publish to the list of the open epoch, with a frozen copy that leaves the set
-/// before its place is in the list (an image without the page), and with a published checkpoint that
-/// resets the cut when the next one has begun already. The restart of a structure change on a newer
-/// page is too rare here; the loom model of the gate and the pool's own test have it.
+/// Seen to fail with a publish to the list of the open epoch, with a frozen copy that leaves the
+/// set before its place is in the list (an image without the page), and with a published checkpoint
+/// that resets the cut when the next one has begun already. The restart of a structure change on a
+/// newer page is too rare here; the loom model of the gate and the pool's own test have it.
 #[test]
 fn writers_and_checkpoints_by_turns() {
     let mut all = (0, 0, 0);

@@ -387,8 +387,8 @@ fn watch(run: &Run, what: &str, offset: u64, effort: Effort, seen: &Arc<Mutex<Se
     });
 }
 
-/// Every call of three checkpoints and the evictions before them fails, once and for ever, and every
-/// crash after it leads to the log.
+/// Every call of three checkpoints and the evictions before them fails, once and for ever, and
+/// every crash after it leads to the log.
 ///
 /// Seen to fail with a data sync whose failure nobody sees when its checkpoint is dropped.
 #[test]
@@ -417,8 +417,8 @@ fn every_failing_call_and_every_crash_behind_it() {
     assert!(seen.failed["io"] > 50 && seen.failed["poisoned"] > 10);
 }
 
-/// What nobody saw the end of is not built upon: after a checkpoint that was dropped in its map, the
-/// next one writes a new base in place of another run behind the same delta file.
+/// What nobody saw the end of is not built upon: after a checkpoint that was dropped in its map,
+/// the next one writes a new base in place of another run behind the same delta file.
 ///
 /// Seen to fail with the drop taken for no failure.
 #[test]

@@ -123,8 +123,8 @@ fn a_full_device_refuses_and_recovers() {
     rig::assert_clean(&store, "after");
 }
 
-/// Pages that are dirty in a large pool have no slots yet, so an admission counts them: all that was
-/// admitted can be written.
+/// Pages that are dirty in a large pool have no slots yet, so an admission counts them: all that
+/// was admitted can be written.
 ///
 /// Seen to fail with dirty pages left out of the admission (then nothing is ever refused).
 #[test]
