@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use terrane_btree::{Checkpoint, Step, Store, StoreError, Tree};
 use terrane_wal::env::SimEnv;
-use terrane_wal::env::Spawn;
+use terrane_wal::env::{Park, Spawn};
 use terrane_wal::io::sim::{CompletionOrder, Fault, OpKind, SimDisk};
 
 use crate::rig::{self, Dice, ModelLog};
@@ -206,7 +206,28 @@ struct Shared {
     generation: Mutex<u64>,
 }
 
-/// Three writers and a checkpointing thread by turns, preempted at every lock and every I/O.
+/// Checkpoints until the end, in competition with another thread that does.
+fn keep_checkpointing(shared: &Shared, park: &dyn Park) {
+    while !shared.stop.load(Ordering::SeqCst) {
+        let Ok(mut checkpoint) = shared.store.begin_checkpoint(shared.log.clone()) else {
+            park.yield_now();
+            continue;
+        };
+        loop {
+            match checkpoint.step().expect("step") {
+                Step::Done(published) => {
+                    let mut generation = shared.generation.lock().unwrap();
+                    *generation = published.generation.max(*generation);
+                    break;
+                }
+                Step::Working => {}
+                Step::Waiting => park.yield_now(),
+            }
+        }
+    }
+}
+
+/// Three writers and two checkpointing threads by turns, preempted at every lock and every I/O.
 fn by_turns(seed: u64) -> (u64, u64, u64) {
     let sim = SimEnv::new(seed);
     let env = sim.env();
@@ -237,25 +258,7 @@ fn by_turns(seed: u64) -> (u64, u64, u64) {
     // Two of them: one begins as soon as the other is through.
     let checkpointers = [(); 2].map(|()| {
         let (shared, park) = (shared.clone(), env.park.clone());
-        start(&*env.spawn, move || {
-            while !shared.stop.load(Ordering::SeqCst) {
-                let Ok(mut checkpoint) = shared.store.begin_checkpoint(shared.log.clone()) else {
-                    park.yield_now();
-                    continue;
-                };
-                loop {
-                    match checkpoint.step().expect("step") {
-                        Step::Done(published) => {
-                            let mut generation = shared.generation.lock().unwrap();
-                            *generation = published.generation.max(*generation);
-                            break;
-                        }
-                        Step::Working => {}
-                        Step::Waiting => park.yield_now(),
-                    }
-                }
-            }
-        })
+        start(&*env.spawn, move || keep_checkpointing(&shared, &*park))
     });
     let mut images = 0;
     while shared.done.load(Ordering::SeqCst) < 3 {
