@@ -76,12 +76,15 @@ impl Store {
         let (used, dead, in_flight) = {
             let slots = pool.space.slots.lock();
             let used = slots.zones.used_bytes();
-            (used, slots.dead.bytes(), slots.in_flight)
+            let dead = slots.dead.bytes() + slots.failed_bytes();
+            (used, dead, slots.in_flight)
         };
         if used != live_bytes + dead + in_flight {
             found(StoreError::corrupt(
                 "zones",
-                format!("{live_bytes} bytes of live, {dead} of dead and {in_flight} of new slots"),
+                format!(
+                    "{live_bytes} bytes of live, {dead} of dead or bad and {in_flight} of new slots"
+                ),
                 format!("{used} bytes in use"),
             ));
         }

@@ -39,8 +39,7 @@ impl Page {
     }
 }
 
-/// Seen failing with `release_unchanged` in place of `release_changed`. Meant to fail as well
-/// without the acquire fence of `unchanged` and the release fence of `try_latch`.
+/// Seen failing with `release_unchanged` in place of `release_changed`.
 #[test]
 fn a_validated_read_is_one_state() {
     loom::model(|| {
@@ -65,8 +64,7 @@ fn a_validated_read_is_one_state() {
     });
 }
 
-/// Meant to fail with a comparison of flags only in `try_upgrade` (both upgrade from one look, and
-/// a change is lost).
+/// Two that upgrade from one look would lose a change.
 #[test]
 fn of_two_upgrades_from_one_look_one_wins() {
     loom::model(|| {
@@ -95,7 +93,7 @@ fn of_two_upgrades_from_one_look_one_wins() {
 }
 
 /// A flag set beside the latch (the clock's mark, the io flag) neither breaks the latch nor is lost
-/// by its release. Meant to fail with a plain store in `release_changed`.
+/// by its release.
 #[test]
 fn flags_beside_the_latch_survive_it() {
     loom::model(|| {
@@ -222,8 +220,7 @@ fn a_structure_change_lies_in_one_epoch() {
     });
 }
 
-/// What a thread changed inside the gate is visible after the drain. Meant to fail with a relaxed
-/// decrement in `leave`.
+/// What a thread changed inside the gate is visible after the drain.
 #[test]
 fn the_drain_shows_what_was_done_inside() {
     loom::model(|| {

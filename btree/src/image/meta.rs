@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Meant to fail with the crc taken over the first 256 bytes only.
+    /// Seen to fail with the crc taken over the first 256 bytes only.
     #[test]
     fn every_changed_bit_of_a_copy_is_noticed() {
         let bytes = meta().encode();

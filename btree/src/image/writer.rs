@@ -14,6 +14,8 @@
 //! dirty, lists stay in memory, and the next checkpoint, of a later epoch, covers them (M2). The
 //! image of e is the newest content <= e of every page, so nothing else needs to be carried.
 //!
+//! The one who drops it waits for what is in flight: the end of a sync must be known.
+//!
 //! A failed data sync or META write poisons: pages that an earlier eviction wrote may be lost
 //! although nobody has them in memory any more, or the superblock may be either of two.
 
@@ -21,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use terrane_wal::io::{Batch, File, Op, Purpose, Request};
+use terrane_wal::io::{Batch, Completion, File, Op, Purpose, Request};
 use terrane_wal::lsn::{Lsn, Term, Ts};
 use terrane_wal::sync::Mutex;
 
@@ -59,7 +61,8 @@ pub(crate) struct Retained {
     pub(crate) newest: Meta,
     pub(crate) older: Option<Meta>,
     pub(crate) files: MapFiles,
-    /// An attempt to write behind the delta file failed: its end is not to be trusted.
+    /// An attempt to write behind the delta file failed or was given up: its end is not to be
+    /// trusted.
     pub(crate) force_base: bool,
     pub(crate) poisoned: Option<StoreError>,
     pub(crate) running: bool,
@@ -67,7 +70,8 @@ pub(crate) struct Retained {
     pub(crate) abandoned: u64,
 }
 
-/// A checkpoint under way. Dropped before it is done, it is abandoned.
+/// A checkpoint under way. Dropped before it is done, it is abandoned; in its last phase, "meta",
+/// it is finished, because the image may be found by an open already. Dropping may wait for I/O.
 pub struct Checkpoint {
     publisher: Arc<Publisher>,
     log: Arc<dyn LogView>,
@@ -133,11 +137,18 @@ impl Publisher {
         })
     }
 
-    fn poison(&self, cause: StoreError) -> StoreError {
-        self.state.lock().poisoned = Some(cause.clone());
-        StoreError::Poisoned {
-            cause: Box::new(cause),
+    /// Poisons if one of these syncs or superblock writes failed.
+    fn believe(&self, ended: Vec<Completion>) -> Result<(), StoreError> {
+        for completion in ended {
+            if let Err(error) = completion.result {
+                let cause = StoreError::from(error);
+                self.state.lock().poisoned = Some(cause.clone());
+                return Err(StoreError::Poisoned {
+                    cause: Box::new(cause),
+                });
+            }
         }
+        Ok(())
     }
 }
 
@@ -155,7 +166,10 @@ impl Checkpoint {
             Phase::Sync(batch) => self.sync(pool, batch),
             Phase::Map(map) => self.map(map),
             Phase::Safe => self.safe(pool),
-            Phase::Meta { copy, batch } => self.meta(pool, copy, batch),
+            Phase::Meta { copy, mut batch } => {
+                let ended = batch.poll();
+                self.meta(pool, copy, batch, ended)
+            }
             Phase::Ended => Err(StoreError::Invalid {
                 what: "a step of a checkpoint that has ended".into(),
             }),
@@ -305,11 +319,8 @@ impl Checkpoint {
             self.phase = Phase::Sync(Some(batch));
             return Ok(Step::Working);
         };
-        for completion in batch.poll() {
-            if let Err(error) = completion.result {
-                return Err(self.publisher.poison(error.into()));
-            }
-        }
+        let ended = batch.poll();
+        self.publisher.believe(ended)?;
         if batch.in_flight() > 0 {
             self.phase = Phase::Sync(Some(batch));
             return Ok(Step::Waiting);
@@ -413,13 +424,10 @@ impl Checkpoint {
         &mut self,
         pool: &Pool,
         copy: usize,
-        mut batch: Box<dyn Batch>,
+        batch: Box<dyn Batch>,
+        ended: Vec<Completion>,
     ) -> Result<Step, StoreError> {
-        for completion in batch.poll() {
-            if let Err(error) = completion.result {
-                return Err(self.publisher.poison(error.into()));
-            }
-        }
+        self.publisher.believe(ended)?;
         if batch.in_flight() > 0 {
             self.phase = Phase::Meta { copy, batch };
             return Ok(Step::Waiting);
@@ -440,6 +448,9 @@ impl Checkpoint {
             });
         };
         let disk = pool.space.disk()?;
+        // Before another checkpoint may begin: this cut would be taken for that one's.
+        pool.set_cut(Epoch(0));
+        *disk.base.lock() = map.files.base.clone().map(|file| (file, map.base));
         let published;
         let unneeded;
         {
@@ -459,12 +470,11 @@ impl Checkpoint {
             unneeded = gone
                 .map(|meta| meta.base)
                 .filter(|base| !kept_bases.contains(&base.epoch));
-            state.files = map.files.clone();
+            state.files = map.files;
             state.force_base = false;
             state.running = false;
             state.published += 1;
         }
-        *disk.base.lock() = map.files.base.map(|file| (file, map.base));
         if let Some(Base { epoch, .. }) = unneeded {
             // A file that cannot be removed costs space until the next open, nothing else.
             let _ = disk.env.disk.remove(&base_path(&self.publisher.dir, epoch));
@@ -474,22 +484,33 @@ impl Checkpoint {
                 .remove(&delta_path(&self.publisher.dir, epoch));
         }
         self.lists.clear();
-        pool.set_cut(Epoch(0));
         self.epoch = Epoch(0);
         Ok(published)
     }
 
     /// Everything goes back to where the next checkpoint finds it.
     fn abandon(&mut self) {
-        let pool = &*self.publisher.pool;
-        if let Phase::Write { out, .. } = &mut self.phase {
-            let _ = out.finish(pool, false);
+        let publisher = Arc::clone(&self.publisher);
+        let pool = &*publisher.pool;
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Write { mut out, .. } => {
+                let _ = out.finish(pool, false);
+            }
+            // Its files do not count as unsynced any more, so its end must be known: a failure
+            // that nobody saw would be followed by a sync that is believed.
+            Phase::Sync(Some(mut batch)) => {
+                while batch.in_flight() > 0 {
+                    let _ = publisher.believe(batch.wait());
+                }
+            }
+            // Nobody saw how writing behind the delta file ended.
+            Phase::Map(_) => publisher.state.lock().force_base = true,
+            _ => {}
         }
-        self.phase = Phase::Ended;
         pool.set_cut(Epoch(0));
         pool.drop_frozen();
         pool.space.put_back(std::mem::take(&mut self.lists));
-        let mut state = self.publisher.state.lock();
+        let mut state = publisher.state.lock();
         if std::mem::replace(&mut state.running, false) {
             state.abandoned += 1;
         }
@@ -498,6 +519,18 @@ impl Checkpoint {
 
 impl Drop for Checkpoint {
     fn drop(&mut self) {
+        let publisher = Arc::clone(&self.publisher);
+        // With a superblock on its way the image may be the one that opens next: too late to
+        // abandon it, so it is published.
+        while matches!(self.phase, Phase::Meta { .. })
+            && let Phase::Meta { copy, mut batch } =
+                std::mem::replace(&mut self.phase, Phase::Ended)
+        {
+            let ended = batch.wait();
+            if self.meta(&publisher.pool, copy, batch, ended).is_err() {
+                self.abandon();
+            }
+        }
         if !matches!(self.phase, Phase::Ended) {
             self.abandon();
         }

@@ -172,6 +172,8 @@ proptest! {
         same(&page, &model);
     }
 
+    /// Seen to fail with the bounds check of the view's word access left out (an offset that was
+    /// read optimistically is trusted).
     #[test]
     fn garbage_is_read_without_panic(
         seed in prop::collection::vec(any::<(u16, u8)>(), 1..60),

@@ -40,6 +40,7 @@ impl Pool {
     /// Makes frames free: evicts, writing dirty pages if needed. Blocks: never inside the gate or
     /// under a latch.
     pub fn relieve(&self) -> Result<(), StoreError> {
+        super::assert_outside_gate();
         self.reserve_ids()?;
         let class = self.wanted_class();
         // Also if there is a free frame: whoever asks needed more of them at once than there were.

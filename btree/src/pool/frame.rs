@@ -227,7 +227,7 @@ impl Buddies {
 mod tests {
     use super::*;
 
-    /// Meant to fail with the coalescing loop of `give` left out: the 32 KiB frame is not found.
+    /// Seen to fail with the coalescing loop of `give` left out: the 32 KiB frame is not found.
     #[test]
     fn frames_split_coalesce_and_stay_in_the_bound() {
         let frames = Frames::new(11 * GRANULE).expect("reserve");

@@ -201,6 +201,7 @@ impl Pool {
     #[inline]
     pub fn enter(&self) -> GateGuard<'_> {
         let stripe = stripe();
+        STAYS.with(|stays| stays.set(stays.get() + 1));
         GateGuard {
             epoch: self.gate.enter(stripe),
             gate: &self.gate,
@@ -493,6 +494,7 @@ impl GateGuard<'_> {
 impl Drop for GateGuard<'_> {
     fn drop(&mut self) {
         self.gate.leave(self.stripe, self.epoch);
+        STAYS.with(|stays| stays.set(stays.get() - 1));
     }
 }
 
@@ -516,6 +518,19 @@ fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     for (from, to) in from.iter().zip(to) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+thread_local! {
+    /// Gates that this thread is in.
+    static STAYS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// T4: a thread that waits in the gate holds up the checkpoint, which may be what it waits for.
+fn assert_outside_gate() {
+    assert!(
+        STAYS.with(Cell::get) == 0,
+        "T4: a wait inside the epoch gate"
+    );
 }
 
 /// The gate stripe of this thread.

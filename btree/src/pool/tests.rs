@@ -54,14 +54,20 @@ fn the_pool_is_bounded_and_ended_pages_make_room() {
     assert_eq!(again.words()[100].load(Ordering::Relaxed), 0, "zeroed");
 }
 
-/// Meant to fail with the condition `epoch > cut` left out of `make_dirty` (then the second change
-/// freezes the page twice) and with the copy left out (then the frozen frame shows the change).
+/// Seen to fail with the condition `epoch > cut` left out of `make_dirty` (then a change of the
+/// closing epoch freezes the page) and with the copy left out (then the frozen frame shows the
+/// change).
 #[test]
 fn a_frozen_page_goes_on_in_a_copy() {
     let pool = Pool::in_memory(64 * 8192).expect("pool");
     let id = new_page(&pool);
+    let closing = pool.enter();
     pool.cut.store(1, Ordering::Release);
     assert_eq!(pool.gate.advance(), Epoch(1));
+    let page = pool.optimistic(id).expect("resident");
+    drop(page.upgrade(&closing).expect("free"));
+    assert!(pool.frozen.lock().is_empty(), "this change is in the cut");
+    drop(closing);
     for value in [8, 9] {
         let guard = pool.enter();
         assert_eq!(guard.epoch(), Epoch(2));
@@ -102,4 +108,13 @@ fn a_structure_change_of_the_old_epoch_meets_a_newer_page() {
     assert!(!pool.gate.drained(Epoch(1)));
     drop(old);
     assert!(pool.gate.drained(Epoch(1)));
+}
+
+/// A wait in the gate is a panic, wherever it is tried.
+#[test]
+#[should_panic(expected = "T4")]
+fn nobody_waits_in_the_gate() {
+    let pool = Pool::in_memory(64 * 8192).expect("pool");
+    let _guard = pool.enter();
+    let _ = pool.relieve();
 }

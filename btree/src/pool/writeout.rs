@@ -105,7 +105,7 @@ impl WriteOut {
         for (page, &(victim, slot)) in buf.chunks_exact_mut(class.bytes()).zip(run) {
             match pool.capture(victim, slot, page) {
                 Some(pending) => pages.push(pending),
-                None => pool.space.slot_unused((slot, class)),
+                None => pool.space.slot_unwanted((slot, class), true),
             }
         }
         // A slot that was given back in the middle of the run would be written over by zeros, maybe
@@ -284,17 +284,11 @@ impl Pool {
         if !(ok && live) {
             // The page changed or ended meanwhile. If a checkpoint needs what was captured, a
             // frozen copy of the same version is there: this write was the copy's.
-            let key = (pending.id, pending.content);
-            let same = self
-                .frozen
-                .lock()
-                .get(&key)
-                .is_some_and(|frozen| frozen.version == version && !frozen.busy);
-            if ok && same {
+            if ok && self.claim_frozen(pending, version) {
                 settled.freed = self.settle_frozen(pending, true);
                 settled.written = 1;
             } else {
-                self.space.slot_unused(pending.at);
+                self.space.slot_unwanted(pending.at, ok);
             }
             latch::release_unchanged(entry.state);
             return settled;
@@ -324,18 +318,28 @@ impl Pool {
         settled
     }
 
+    /// Makes the frozen copy of what was captured as the live page this writer's. Looking and
+    /// taking are one step: a checkpoint that captured the copy between them would read a frame
+    /// that is given back under its hands.
+    fn claim_frozen(&self, pending: &Pending, version: u64) -> bool {
+        self.frozen
+            .lock()
+            .get_mut(&(pending.id, pending.content))
+            .filter(|frozen| frozen.version == version)
+            .is_some_and(|frozen| !std::mem::replace(&mut frozen.busy, true))
+    }
+
     /// Under the page's latch: a frozen copy was written (or not). It belongs to the image that is
     /// being cut and to no later one, so a live location that is newer stays.
     fn settle_frozen(&self, pending: &Pending, ok: bool) -> u64 {
         let key = (pending.id, pending.content);
         if !ok {
-            self.space.slot_unused(pending.at);
+            self.space.slot_unwanted(pending.at, false);
             if let Some(frozen) = self.frozen.lock().get_mut(&key) {
                 frozen.busy = false;
             }
             return 0;
         }
-        let frozen = self.frozen.lock().remove(&key);
         let entry = self.translation.entry(pending.id);
         let live = entry.and_then(|entry| entry.location());
         self.space
@@ -354,6 +358,8 @@ impl Pool {
                 }
             }
         }
+        // Only now: a checkpoint that no longer finds the copy takes the list as complete (T2).
+        let frozen = self.frozen.lock().remove(&key);
         match frozen {
             Some(frozen) => {
                 self.frames.give(frozen.frame, frozen.class);
@@ -385,5 +391,47 @@ impl Pool {
             }
             self.pause();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use terrane_wal::lsn::TreeId;
+
+    use super::*;
+
+    /// An evictor has the page's old content on its way when a writer leaves a frozen copy of it:
+    /// the copy has one writer, the evictor that came first or the checkpoint.
+    ///
+    /// Seen to fail with a claim that leaves `busy` as it is.
+    #[test]
+    fn a_frozen_copy_has_one_writer() {
+        let pool = Pool::in_memory(64 * 8192).expect("pool");
+        let id = {
+            let guard = pool.enter();
+            let page = pool.allocate(&guard, Class::K8, TreeId(300), 1);
+            page.expect("frame").id()
+        };
+        let live = Victim {
+            id,
+            class: Class::K8,
+            frozen: None,
+        };
+        let mut out = vec![0; Class::K8.bytes()];
+        let pending = pool.capture(live, Slot(2), &mut out).expect("captured");
+        let version = pending.version.expect("the live page");
+        pool.set_cut(Epoch(1));
+        pool.gate.advance();
+        {
+            let guard = pool.enter();
+            let page = pool.optimistic(id).expect("resident");
+            page.upgrade(&guard).expect("latched");
+        }
+        let frozen = pool.frozen_victims(1);
+        assert_eq!(frozen.len(), 1);
+        assert!(pool.claim_frozen(&pending, version));
+        assert!(!pool.claim_frozen(&pending, version), "claimed twice");
+        let taken = pool.capture(frozen[0], Slot(4), &mut out);
+        assert!(taken.is_none(), "a checkpoint writes what an evictor has");
     }
 }

@@ -153,9 +153,9 @@ mod tests {
         /// All 64 outcome sequences of six checkpoints, with random work between: written pages,
         /// ended pages, and writes of e+1 that come before the checkpoint of e is published.
         ///
-        /// Meant to fail with the release by the newest image's epoch, with the release by
-        /// `epoch - 1` (arithmetic in place of the fact: an abandoned checkpoint lies between), and
-        /// with `birth + 1 == death` taken for reusable.
+        /// Seen to fail with the release by the newest image's epoch, with the release by
+        /// `epoch - 1` (arithmetic in place of the fact: an abandoned checkpoint lies between),
+        /// with a list released one image early, and with `birth + 1 == death` taken for reusable.
         #[test]
         fn deadlist_abandoned(
             work in proptest::collection::vec((0u64..12, any::<bool>(), 0u8..10), 140),

@@ -22,6 +22,8 @@ pub(crate) struct DataFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     files: Mutex<Vec<Arc<dyn File>>>,
+    /// Held while a file is made.
+    creating: Mutex<()>,
     /// Files written to since their last sync.
     unsynced: Mutex<BTreeSet<usize>>,
 }
@@ -32,6 +34,7 @@ impl DataFiles {
             disk,
             dir: dir.to_owned(),
             files: Mutex::default(),
+            creating: Mutex::default(),
             unsynced: Mutex::default(),
         }
     }
@@ -82,21 +85,27 @@ impl DataFiles {
         Ok(())
     }
 
+    /// Makes the next data file. One thread at a time: a file whose name could not be made durable
+    /// is removed, because a later sync of the directory would not cover that name any more.
     fn create(&self, number: usize) -> Result<Arc<dyn File>, StoreError> {
+        let _one = self.creating.lock();
+        if let Some(file) = self.files.lock().get(number).cloned() {
+            return Ok(file);
+        }
         let path = self.path(number);
         let file = match self.disk.open(&path, Open::CreateNew) {
-            // Another thread, or a growth that a crash interrupted, was first.
+            // A growth that a crash interrupted was first.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 self.disk.open(&path, Open::Write)?
             }
             opened => opened?,
         };
-        self.disk.sync_dir(&self.dir)?;
-        let mut files = self.files.lock();
-        if files.len() == number {
-            files.push(file);
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            let _ = self.disk.remove(&path);
+            return Err(error.into());
         }
-        Ok(Arc::clone(&files[number]))
+        self.files.lock().push(Arc::clone(&file));
+        Ok(file)
     }
 
     /// Notes that a slot's file was written to.
@@ -121,5 +130,36 @@ impl DataFiles {
 
     fn path(&self, number: usize) -> PathBuf {
         self.dir.join(format!("data.{number}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use terrane_wal::io::sim::{Fault, OpKind, SimDisk};
+
+    use super::*;
+
+    /// Seen to fail with a file that stays when its name could not be synced: the next sync of the
+    /// directory goes well, and the name is gone after a power cut all the same.
+    #[test]
+    fn the_name_of_a_data_file_is_durable_or_the_growth_failed() {
+        let disk = SimDisk::new();
+        let files = DataFiles::new(Arc::new(disk.clone()), Path::new("/"));
+        files.reserve_zone(0).expect("the first zone");
+        // The first zone of the second file.
+        let zone = 69;
+        disk.inject(Fault::nth(OpKind::SyncDir, 0));
+        files
+            .reserve_zone(zone)
+            .expect_err("the name is not durable");
+        files.reserve_zone(zone).expect("made anew");
+        let (file, _) = files.place(Slot(zone_start(zone))).expect("a place");
+        file.sync().expect("sync");
+        // A power cut that keeps nothing but what was synced.
+        let kept = (0..64).map(|seed| disk.crash(seed)).all(|after| {
+            let there = after.stat(&files.path(1)).expect("stat");
+            there.is_some_and(|stat| stat.len >= zone_units(zone) * UNIT)
+        });
+        assert!(kept, "a slot may lie in a file that is gone");
     }
 }

@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(image.pages, Deltas::from(expect));
     }
 
-    /// Meant to fail with the check of the entries' crc left out.
+    /// Seen to fail with the check of the entries' crc left out.
     #[test]
     fn every_changed_byte_of_a_run_is_noticed() {
         let (file, end, crc) = two_runs();

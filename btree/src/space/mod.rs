@@ -9,7 +9,7 @@ pub(crate) mod files;
 pub(crate) mod map;
 pub(crate) mod zones;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use terrane_wal::env::Env;
@@ -29,6 +29,9 @@ pub(crate) type DeltaList = Vec<(PageId, Location)>;
 
 /// The reserve is at most this much until two per cent of the store are more.
 const RESERVE_MAX: u64 = 64 << 20;
+/// Slots kept out of use because a write to them failed; above it the oldest is tried again, so a
+/// device that fails every write for a while costs no more than this.
+const FAILED_MAX: usize = 128;
 
 /// Slots and where pages lie. Lock order: page latch, then slots, then lists; never two at once.
 #[derive(Debug, Default)]
@@ -57,6 +60,8 @@ pub(crate) struct Slots {
     pub(crate) dead: Deadlists,
     /// Bytes of slots that were taken for a write and are not published or given back yet.
     pub(crate) in_flight: u64,
+    /// Could not be written; oldest first. Forgotten at the next open.
+    failed: VecDeque<(Slot, Class)>,
     #[cfg(feature = "sim")]
     pub(crate) freed: Option<(crate::store::FreedHook, std::path::PathBuf)>,
 }
@@ -70,6 +75,12 @@ impl Slots {
             (hook.0)(&dir.join(format!("data.{file}")), offset, class.bytes());
         }
         self.zones.give(slot, class);
+    }
+
+    /// Bytes of slots that are out of use because they could not be written.
+    pub(crate) fn failed_bytes(&self) -> u64 {
+        let bytes = |(_, class): &(Slot, Class)| class.bytes() as u64;
+        self.failed.iter().map(bytes).sum()
     }
 }
 
@@ -103,11 +114,21 @@ impl Space {
         }
     }
 
-    /// Gives back a slot that no map ever named.
-    pub(crate) fn slot_unused(&self, at: (Slot, Class)) {
+    /// Gives back a slot that no map ever named. One that could not be written stays out of use for
+    /// a while: handed out again at once, a bad place on the device would fail every checkpoint.
+    pub(crate) fn slot_unwanted(&self, at: (Slot, Class), good: bool) {
         let mut slots = self.slots.lock();
         slots.in_flight -= at.1.bytes() as u64;
-        slots.give(at.0, at.1);
+        if good {
+            slots.give(at.0, at.1);
+            return;
+        }
+        slots.failed.push_back(at);
+        if slots.failed.len() > FAILED_MAX
+            && let Some((slot, class)) = slots.failed.pop_front()
+        {
+            slots.give(slot, class);
+        }
     }
 
     /// Takes out the lists of at most `epoch`, by rising epoch.

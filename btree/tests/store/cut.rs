@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use terrane_btree::{Checkpoint, Step, Store, StoreError, Tree};
 use terrane_wal::env::SimEnv;
-use terrane_wal::env::Spawn;
+use terrane_wal::env::{Park, Spawn};
 use terrane_wal::io::sim::{CompletionOrder, Fault, OpKind, SimDisk};
 
 use crate::rig::{self, Dice, ModelLog};
@@ -73,7 +73,11 @@ fn one_run(seed: u64) -> (u64, u64) {
                 },
             },
             960..970 => log.flush(),
-            970..974 => running = None,
+            970..974 => {
+                // Abandoned, or published if its superblock was on its way.
+                running = None;
+                generation = store.stats().generation;
+            }
             974..984 => deletes = [5, 20, 90][dice.below(3) as usize],
             984..990 => {
                 let op = [OpKind::Write, OpKind::Read][dice.below(2) as usize];
@@ -91,10 +95,11 @@ fn one_run(seed: u64) -> (u64, u64) {
     drop(running);
     log.flush();
     rig::checkpoint(&store, &log).expect("checkpoint");
+    generation = store.stats().generation;
     rig::assert_clean(&store, "at the end");
     let stats = store.stats();
     drop((tree, store));
-    judge(&disk, &log, generation + 1, "reopened");
+    judge(&disk, &log, generation, "reopened");
     (stats.pages_evicted_dirty, stats.checkpoints_abandoned)
 }
 
@@ -118,7 +123,8 @@ proptest! {
 /// T2, the schedule `epoch_cut_eviction`: a leaf splits in e+1 and is evicted before the lists of e
 /// are written; image e names neither its new slot nor its new sibling.
 ///
-/// Seen failing with a publish to the list of the epoch that is open at the time of the write.
+/// Seen to fail with a publish to the list of the epoch that is open at the time of the write, and
+/// with the live places of pages written in place of the lists.
 #[test]
 fn a_split_evicted_before_the_cut_is_written_is_not_in_the_image() {
     let disk = SimDisk::seeded(1);
@@ -200,7 +206,28 @@ struct Shared {
     generation: Mutex<u64>,
 }
 
-/// Three writers and a checkpointing thread by turns, preempted at every lock and every I/O.
+/// Checkpoints until the end, in competition with another thread that does.
+fn keep_checkpointing(shared: &Shared, park: &dyn Park) {
+    while !shared.stop.load(Ordering::SeqCst) {
+        let Ok(mut checkpoint) = shared.store.begin_checkpoint(shared.log.clone()) else {
+            park.yield_now();
+            continue;
+        };
+        loop {
+            match checkpoint.step().expect("step") {
+                Step::Done(published) => {
+                    let mut generation = shared.generation.lock().unwrap();
+                    *generation = published.generation.max(*generation);
+                    break;
+                }
+                Step::Working => {}
+                Step::Waiting => park.yield_now(),
+            }
+        }
+    }
+}
+
+/// Three writers and two checkpointing threads by turns, preempted at every lock and every I/O.
 fn by_turns(seed: u64) -> (u64, u64, u64) {
     let sim = SimEnv::new(seed);
     let env = sim.env();
@@ -228,27 +255,11 @@ fn by_turns(seed: u64) -> (u64, u64, u64) {
             shared.done.fetch_add(1, Ordering::SeqCst);
         }));
     }
-    let checkpointer = {
+    // Two of them: one begins as soon as the other is through.
+    let checkpointers = [(); 2].map(|()| {
         let (shared, park) = (shared.clone(), env.park.clone());
-        start(&*env.spawn, move || {
-            while !shared.stop.load(Ordering::SeqCst) {
-                let mut checkpoint = shared
-                    .store
-                    .begin_checkpoint(shared.log.clone())
-                    .expect("begin");
-                loop {
-                    match checkpoint.step().expect("step") {
-                        Step::Done(published) => {
-                            *shared.generation.lock().unwrap() = published.generation;
-                            break;
-                        }
-                        Step::Working => {}
-                        Step::Waiting => park.yield_now(),
-                    }
-                }
-            }
-        })
-    };
+        start(&*env.spawn, move || keep_checkpointing(&shared, &*park))
+    });
     let mut images = 0;
     while shared.done.load(Ordering::SeqCst) < 3 {
         env.park.yield_now();
@@ -266,7 +277,9 @@ fn by_turns(seed: u64) -> (u64, u64, u64) {
     for thread in threads {
         thread.join().expect("writer");
     }
-    checkpointer.join().expect("checkpointer");
+    for checkpointer in checkpointers {
+        checkpointer.join().expect("checkpointer");
+    }
     rig::assert_clean(&shared.store, "at the end");
     let stats = shared.store.stats();
     (images, stats.pages_copied, stats.pages_evicted)
@@ -279,12 +292,14 @@ fn start(
     spawn.spawn("model", Box::new(body)).expect("spawn")
 }
 
-/// Seen failing with a publish to the list of the open epoch. The restart of a structure change on
-/// a newer page is too rare here; the loom model of the gate has it.
+/// Seen to fail with a publish to the list of the open epoch, with a frozen copy that leaves the
+/// set before its place is in the list (an image without the page), and with a published checkpoint
+/// that resets the cut when the next one has begun already. The restart of a structure change on a
+/// newer page is too rare here; the loom model of the gate and the pool's own test have it.
 #[test]
 fn writers_and_checkpoints_by_turns() {
     let mut all = (0, 0, 0);
-    for seed in 0..30 {
+    for seed in 0..60 {
         let one = by_turns(seed * 7919 + 1);
         all = (all.0 + one.0, all.1 + one.1, all.2 + one.2);
     }

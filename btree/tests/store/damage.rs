@@ -118,7 +118,7 @@ fn bad_superblocks() {
 }
 
 /// Row 73: every block of the map, changed, falls back to the image before; changed in both, it is
-/// Corrupt. Meant to fail with the crc of base chunks not compared.
+/// Corrupt. (A base chunk has its own crc and one over all chunks' crcs behind it.)
 #[test]
 fn bad_maps_fall_back() {
     let (image, older, newest) = two_images();

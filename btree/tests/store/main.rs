@@ -12,6 +12,7 @@
 mod crash;
 mod cut;
 mod damage;
+mod faults;
 mod pressure;
 mod rig;
 mod trees;

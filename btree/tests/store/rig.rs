@@ -137,6 +137,19 @@ impl ModelLog {
         self.0.lock().unwrap().ops.len() as u64
     }
 
+    /// A log of its own that begins as a copy, durable, with nothing from `redo` on applied.
+    pub(crate) fn fork(&self, redo: u64) -> Arc<ModelLog> {
+        let entries = self.0.lock().unwrap();
+        let end = entries.ops.len() as u64;
+        Arc::new(ModelLog(Mutex::new(Entries {
+            ops: entries.ops.clone(),
+            unapplied: (redo..end).collect(),
+            durable: end,
+            eager: true,
+            nudges: 0,
+        })))
+    }
+
     pub(crate) fn applied(&self, at: u64) {
         self.0.lock().unwrap().unapplied.remove(&at);
     }

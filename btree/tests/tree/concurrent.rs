@@ -230,6 +230,8 @@ fn a_storm_of_splits_and_merges() {
     storm(&World::in_memory(Class::K8), 1000);
 }
 
+/// Seen to fail with a writer that stays in the epoch gate while it waits for a page or a frame
+/// (T4).
 #[test]
 fn a_storm_in_64_frames() {
     storm(&World::tiny(Class::K8), 300);

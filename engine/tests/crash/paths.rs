@@ -142,6 +142,9 @@ fn checkpoint(stage: &mut Stage) {
     stage.checkpoint();
 }
 
+/// Seen to fail (a corrupt page in a crash image) on a simulated disk that kept what a failed write
+/// left as a change of its own for ever: later crash images damaged it again, over slots that had
+/// been written and synced since.
 fn abandoned(stage: &mut Stage) {
     let disk = stage.rig.sim.disk().clone();
     stage.fill(0, 30..60, Length::Small);
