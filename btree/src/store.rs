@@ -250,6 +250,12 @@ impl Store {
         if images.fell_back.is_some() {
             silence(&*meta_file, metas[0].generation)?;
         }
+        for meta in [Some(&image.meta), images.older.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            meta::heal(&*meta_file, meta.generation)?;
+        }
         let kept = [&image.meta, images.older.as_ref().unwrap_or(&image.meta)];
         remove_unnamed(env, dir, &kept.map(|meta| meta.base.epoch))?;
         let seen = metas.iter().map(|meta| meta.epoch).max();
@@ -453,6 +459,12 @@ impl Store {
         Ok(Some(
             self.inner.trees.lock().entry(id).or_insert(tree).clone(),
         ))
+    }
+
+    /// Why no checkpoint can be published any more, if a sync or superblock write of one failed.
+    /// What was committed is in the log; the store must be opened again.
+    pub fn poisoned(&self) -> Option<StoreError> {
+        self.inner.publisher.state.lock().poisoned.clone()
     }
 
     /// All trees with their page class, by rising id; not the directory itself.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use terrane_btree::{Checkpoint, LogView, Progress, Step};
+use terrane_btree::{Checkpoint, LogView, Step};
 use terrane_wal::lsn::{Lsn, Term, Ts};
 
 use crate::error::Result;
@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::count;
 use crate::runtime::Core;
+use crate::runtime::worker::Due;
 
 /// With writes, a checkpoint begins at the latest after this time.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -105,12 +106,12 @@ impl Checkpointer {
 }
 
 /// A bounded step: begins a checkpoint if one is due, or goes on with the one under way.
-pub(crate) fn step(core: &Arc<Core>) -> Progress {
+pub(crate) fn step(core: &Arc<Core>) -> Due {
     let now = core.now();
     let mut running = {
         let mut state = core.checkpointer.lock();
         if state.busy || (state.running.is_none() && !state.is_due(core, now)) {
-            return Progress::Idle;
+            return Due::Later;
         }
         state.busy = true;
         state.running.take()
@@ -120,19 +121,28 @@ pub(crate) fn step(core: &Arc<Core>) -> Progress {
     state.busy = false;
     state.running = running;
     match outcome {
-        Ok(Step::Working) => Progress::More,
-        Ok(Step::Waiting) => Progress::Idle,
+        Ok(Step::Working) => Due::Now,
+        Ok(Step::Waiting) => Due::Soon,
         Ok(Step::Done(_)) => {
             ended(core, &mut state, now);
-            Progress::More
+            Due::Now
         }
         Err(_) => {
             count(&core.counters.checkpoints_failed);
+            poison_with_store(core);
             state.running = None;
             // As if it had been a while ago, so that the next attempt comes after a pause.
             state.last = (now + PAUSE).saturating_sub(INTERVAL);
-            Progress::Idle
+            Due::Later
         }
+    }
+}
+
+/// A store that can publish nothing any more would let the log grow without end, so nothing more is
+/// committed into it. What was committed is in the log.
+fn poison_with_store(core: &Core) {
+    if let Some(cause) = core.store.poisoned() {
+        core.poison(format!("a checkpoint could not be made durable: {cause}"));
     }
 }
 
@@ -207,7 +217,10 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
                 }
                 waiter.park_timeout(Duration::from_millis(1));
             }
-            Err(error) => break Err(error),
+            Err(error) => {
+                poison_with_store(core);
+                break Err(error);
+            }
         }
     };
     let mut state = core.checkpointer.lock();
@@ -237,6 +250,9 @@ pub(crate) fn single_step(core: &Arc<Core>) -> Result<bool> {
     let mut state = core.checkpointer.lock();
     state.busy = false;
     state.running = running.filter(|_| outcome.is_ok());
+    if outcome.is_err() {
+        poison_with_store(core);
+    }
     match outcome? {
         Step::Done(_) => {
             ended(core, &mut state, core.now());

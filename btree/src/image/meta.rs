@@ -233,6 +233,28 @@ pub(crate) fn read_all(file: &dyn File) -> Result<Vec<Meta>, StoreError> {
     Ok(found)
 }
 
+/// Where one copy of a generation is bad or older (a power cut between the two, or damage), writes
+/// it again from the other: from then on the next bad copy does no harm either.
+pub(crate) fn heal(file: &dyn File, generation: u64) -> Result<(), StoreError> {
+    let mut good = None;
+    let mut bad = Vec::new();
+    for offset in offsets(generation) {
+        let mut buf = Buf::zeroed(COPY);
+        let read = file.read(Purpose::Other, offset, &mut buf)?;
+        match Meta::decode(&buf[..read], file.path()) {
+            Ok(meta) if meta.generation == generation => good = Some(buf),
+            _ => bad.push(offset),
+        }
+    }
+    // The bytes as they are, so that what a later version added to them stays.
+    for offset in bad {
+        if let Some(good) = &good {
+            file.write(Purpose::Other, offset, good, true)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

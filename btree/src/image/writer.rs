@@ -259,6 +259,7 @@ impl Checkpoint {
         mut next: usize,
         mut out: WriteOut,
     ) -> Result<Step, StoreError> {
+        let offered = next;
         let polled = out.poll(pool, false);
         let mut started = Ok(());
         while polled.is_ok() && started.is_ok() && out.in_flight() < DEPTH && next < work.len() {
@@ -272,14 +273,21 @@ impl Checkpoint {
             let counter = &pool.counters.checkpointed;
             counter.fetch_add(settled.written, Ordering::Relaxed);
         }
-        let failed = polled.map(|_| ()).and(started);
-        if let Err(error) = failed {
+        if let Err(error) = polled
+            .as_ref()
+            .map(|_| ())
+            .map_err(Clone::clone)
+            .and(started)
+        {
             // What is still in flight ends with its flags and slots set right.
             let _ = out.finish(pool, false);
             return Err(error);
         }
-        let mut step = Step::Working;
+        // Whoever steps on at once while the disk works does nothing but ask it.
+        let moved = next > offered || polled.is_ok_and(|settled| settled.written > 0);
+        let mut step = if moved { Step::Working } else { Step::Waiting };
         if next == work.len() && out.in_flight() == 0 {
+            step = Step::Working;
             // Pages that were latched or on an evictor's way are still there, and copies that
             // writers left behind meanwhile. Scan again only what is left.
             work.retain(|victim| {
@@ -296,8 +304,6 @@ impl Checkpoint {
             }
             work.sort_unstable_by_key(|victim| (victim.class, victim.id));
             next = 0;
-        } else if next == work.len() {
-            step = Step::Waiting;
         }
         self.phase = Phase::Write { work, next, out };
         Ok(step)

@@ -119,6 +119,27 @@ fn bad_superblocks() {
 
 /// Row 73: every block of the map, changed, falls back to the image before; changed in both, it is
 /// Corrupt. (A base chunk has its own crc and one over all chunks' crcs behind it.)
+/// Row 67: the good copy is opened, and repairs the other. Seen to fail without the repair: the
+/// second open falls back.
+#[test]
+fn a_bad_copy_is_repaired_at_open() {
+    let (image, _, newest) = two_images();
+    let meta = path("META");
+    let copies = newest_copies(&image.read(&meta).expect("META"));
+    for (bad, other) in [(copies[0], copies[1]), (copies[1], copies[0])] {
+        let disk = with(&image, &meta, |bytes| bytes[bad * 65536 + 100] ^= 1);
+        let (store, opened) = rig::open(&disk).expect("the good copy");
+        assert_eq!(opened.fell_back, None);
+        drop(store);
+        let again = with(&disk.image(), &meta, |bytes| {
+            bytes[other * 65536 + 100] ^= 1
+        });
+        let (store, opened) = rig::open(&again).expect("the repaired copy");
+        assert_eq!(opened.fell_back, None);
+        assert_eq!(rig::content(&store).expect("rows"), newest);
+    }
+}
+
 #[test]
 fn bad_maps_fall_back() {
     let (image, older, newest) = two_images();

@@ -18,17 +18,37 @@ use crate::txn::sweep;
 /// The pause between two rounds when there is nothing to do.
 const TICK: Duration = Duration::from_millis(10);
 
-/// One round of all background work. True if there is more to do at once.
-pub(crate) fn step(core: &Arc<Core>) -> bool {
+/// The pause while a checkpoint waits for the device: about two of its writes.
+const DEVICE_PAUSE: Duration = Duration::from_micros(200);
+
+/// When the next round is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// After the tick: there is nothing to do.
+    Later,
+    /// When the device has done what it was asked for.
+    Soon,
+    /// At once: there is more to do.
+    Now,
+}
+
+impl From<bool> for Due {
+    fn from(more: bool) -> Due {
+        if more { Due::Now } else { Due::Later }
+    }
+}
+
+/// One round of all background work.
+pub(crate) fn step(core: &Arc<Core>) -> Due {
     if let Some(log) = &core.log {
         log.tick();
     }
     let sweeping = sweep::step(core);
     core.unapplied.retry(core);
-    let checkpointing = checkpoint::step(core) == Progress::More;
+    let checkpointing = checkpoint::step(core);
     // An error of write-out is met again by who needs the frame, and by the next round.
     let evicting = matches!(core.store.background_step(), Ok(Progress::More));
-    sweeping || checkpointing || evicting
+    checkpointing.max((sweeping || evicting).into())
 }
 
 /// The thread, from outside.
@@ -50,8 +70,10 @@ impl Worker {
             let (core, stop, waiter) = (core.clone(), stop.clone(), waiter.clone());
             move || {
                 while !stop.load(Ordering::Acquire) {
-                    if !step(&core) {
-                        waiter.park_timeout(TICK);
+                    match step(&core) {
+                        Due::Now => {}
+                        Due::Soon => waiter.park_timeout(DEVICE_PAUSE),
+                        Due::Later => waiter.park_timeout(TICK),
                     }
                 }
             }
