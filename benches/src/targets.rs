@@ -36,6 +36,26 @@ pub(crate) fn isolation(figures: &Figures) -> String {
     )
 }
 
+/// Peers whose trees or tables are read in place.
+const READERS: &[&str] = &["redb", "fjall", "sqlite"];
+
+/// What is held against peers: the words, workload, threads, the peers, and how many times their
+/// best rate is needed.
+const RELATIVE: [(&str, &str, u64, &[&str], f64); 6] = [
+    (
+        "durable commits",
+        "commit",
+        64,
+        &["redb", "fjall", "lmdb", "sqlite"],
+        10.0,
+    ),
+    ("uniform gets", "get_uniform", 1, READERS, 1.0),
+    ("uniform gets", "get_uniform", 2, READERS, 1.0),
+    ("zipfian gets", "get_zipf", 1, READERS, 1.0),
+    ("zipfian gets", "get_zipf", 2, READERS, 1.0),
+    ("random load", "load_random", 1, &["redb", "sqlite"], 1.0),
+];
+
 /// One line per target whose figures are there.
 pub(crate) fn list(figures: &Figures) -> String {
     let mut rows = String::new();
@@ -56,45 +76,7 @@ pub(crate) fn list(figures: &Figures) -> String {
         let what = "durable commits, 1 thread, of the device's synced writes";
         add(what, ">= 0.8", found, share >= 0.8);
     }
-    let relative: [(&str, &str, u64, &[&str], f64); 6] = [
-        (
-            "durable commits",
-            "commit",
-            64,
-            &["redb", "fjall", "lmdb", "sqlite"],
-            10.0,
-        ),
-        (
-            "uniform gets",
-            "get_uniform",
-            1,
-            &["redb", "fjall", "sqlite"],
-            1.0,
-        ),
-        (
-            "uniform gets",
-            "get_uniform",
-            2,
-            &["redb", "fjall", "sqlite"],
-            1.0,
-        ),
-        (
-            "zipfian gets",
-            "get_zipf",
-            1,
-            &["redb", "fjall", "sqlite"],
-            1.0,
-        ),
-        (
-            "zipfian gets",
-            "get_zipf",
-            2,
-            &["redb", "fjall", "sqlite"],
-            1.0,
-        ),
-        ("random load", "load_random", 1, &["redb", "sqlite"], 1.0),
-    ];
-    for (what, workload, threads, peers, needed) in relative {
+    for (what, workload, threads, peers, needed) in RELATIVE {
         let ours = rate(workload, threads, "terrane");
         let best = figures.best(workload, threads, peers, RATE);
         let (Some(ours), Some((peer, best))) = (ours, best) else {

@@ -117,10 +117,8 @@ fn bad_superblocks() {
     assert_eq!(corrupt_what(&error), "META");
 }
 
-/// Row 73: every block of the map, changed, falls back to the image before; changed in both, it is
-/// Corrupt. (A base chunk has its own crc and one over all chunks' crcs behind it.)
 /// Row 67: the good copy is opened, and repairs the other. Seen to fail without the repair: the
-/// second open falls back.
+/// second open gives the rows of the generation before.
 #[test]
 fn a_bad_copy_is_repaired_at_open() {
     let (image, _, newest) = two_images();
@@ -136,10 +134,12 @@ fn a_bad_copy_is_repaired_at_open() {
         });
         let (store, opened) = rig::open(&again).expect("the repaired copy");
         assert_eq!(opened.fell_back, None);
-        assert_eq!(rig::content(&store).expect("rows"), newest);
+        assert!(rig::content(&store).expect("rows") == newest, "older rows");
     }
 }
 
+/// Row 73: every block of the map, changed, falls back to the image before; changed in both, it is
+/// Corrupt. (A base chunk has its own crc and one over all chunks' crcs behind it.)
 #[test]
 fn bad_maps_fall_back() {
     let (image, older, newest) = two_images();

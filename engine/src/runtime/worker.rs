@@ -70,11 +70,12 @@ impl Worker {
             let (core, stop, waiter) = (core.clone(), stop.clone(), waiter.clone());
             move || {
                 while !stop.load(Ordering::Acquire) {
-                    match step(&core) {
-                        Due::Now => {}
-                        Due::Soon => waiter.park_timeout(DEVICE_PAUSE),
-                        Due::Later => waiter.park_timeout(TICK),
-                    }
+                    let pause = match step(&core) {
+                        Due::Now => continue,
+                        Due::Soon => DEVICE_PAUSE,
+                        Due::Later => TICK,
+                    };
+                    waiter.park_timeout(pause);
                 }
             }
         };
