@@ -29,6 +29,9 @@ pub(crate) struct CodeQuery {
     planes: Vec<u64>,
     plane_step: f32,
     plane_least: f32,
+    /// The sum of the rounded elements: with the exact one what rounding adds up to would count
+    /// as part of every product.
+    plane_sum: f32,
     plane_error: f32,
     bytes: Vec<i8>,
     byte_step: f32,
@@ -82,6 +85,7 @@ impl CodeQuery {
             planes: vec![0; 4 * rotated.len() / 64],
             plane_step: 0.0,
             plane_least: 0.0,
+            plane_sum: 0.0,
             plane_error: 0.0,
             bytes: Vec::new(),
             byte_step: 0.0,
@@ -142,6 +146,7 @@ impl CodeQuery {
             let exact = (x - least) / self.plane_step;
             let number = exact.round().clamp(0.0, 15.0);
             lost += f64::from(exact - number).powi(2);
+            self.plane_sum += number * self.plane_step + least;
             for plane in 0..4 {
                 let bit = u64::from(number as u8 >> plane & 1);
                 self.planes[plane * words + at / 64] |= bit << (at % 64);
@@ -210,8 +215,9 @@ impl CodeQuery {
     ) -> (f32, Estimate) {
         let set: u32 = code.iter().map(|byte| byte.count_ones()).sum();
         let sum = self.kernels.bits(&self.planes, code) as f32;
-        let product = sum * self.plane_step + set as f32 * self.plane_least;
-        let signed = 2.0 * product - self.sum;
+        let rounded = sum * self.plane_step + set as f32 * self.plane_least;
+        let signed = 2.0 * rounded - self.plane_sum;
+        let product = (signed + self.sum) / 2.0;
         // Rounding adds to the error as an independent one does: squares add up.
         let (code_error, rounding) = (factors.err * centred.far, factors.ip * self.plane_error);
         let error = (code_error * code_error + rounding * rounding).sqrt();
