@@ -43,6 +43,7 @@ mod kernel;
 mod limits;
 mod metric;
 mod prepared;
+mod record;
 mod topk;
 mod wide;
 
@@ -52,4 +53,5 @@ pub use kernel::{Kernels, Tier};
 pub use limits::{MAX_DIM, MAX_K};
 pub use metric::Metric;
 pub use prepared::Prepared;
+pub use record::{Key, PostingId, RecordError, RowId, Vver, decode_any};
 pub use topk::{Neighbour, TopK};
