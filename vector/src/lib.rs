@@ -36,22 +36,33 @@
 //! tier is chosen) and `kernel/scalar.rs`. `unsafe` is in `kernel/` only: loads, stores, and the
 //! calls into code compiled for an instruction set.
 
+mod centroid;
+mod cluster;
 mod code;
 mod error;
 mod exact;
+mod index;
 mod kernel;
 mod limits;
+mod memory;
 mod metric;
 mod prepared;
 mod record;
+mod search;
+mod store;
 mod topk;
 mod wide;
 
+pub use centroid::CentroidSet;
 pub use error::VectorError;
 pub use exact::{ExactScan, nearest};
+pub use index::{Change, IndexParams, VectorIndex};
 pub use kernel::{Kernels, Tier};
 pub use limits::{MAX_DIM, MAX_K};
+pub use memory::MemoryStore;
 pub use metric::Metric;
 pub use prepared::Prepared;
 pub use record::{Key, PostingId, RecordError, RowId, Vver, decode_any};
+pub use search::{Found, RowFilter, SearchParams, Stop};
+pub use store::{IndexError, PostingStore, VisitRecord, VisitRow, Write};
 pub use topk::{Neighbour, TopK};
