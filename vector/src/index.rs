@@ -1,4 +1,4 @@
-//! An index: what is fixed when it is made, how it is built, how a change becomes records.
+//! An index: what is fixed when it is made, and how a change of a row becomes records.
 //!
 //! Nothing is stored here: records are returned for the host to put into its trees with the row.
 //!
@@ -6,16 +6,12 @@
 //! rises for ever, by one at each change (V5).
 
 use crate::centroid::CentroidSet;
-use crate::cluster::{Rows, lists};
 use crate::code::query::CodeQuery;
-use crate::code::{Space, encode_extra, encode_signs};
+use crate::code::{Factors, Space, encode_extra, encode_signs};
 use crate::error::VectorError;
 use crate::limits::MAX_DIM;
 use crate::metric::Metric;
-use crate::record::{
-    BlockBuilder, Centroid, Head, Key, Locator, Mark, Meta, PostingId, RowId, State, TailEntry,
-    Vver, narrow,
-};
+use crate::record::{Key, Locator, Mark, PostingId, RowId, State, TailEntry, Vver};
 use crate::store::{IndexError, Write};
 
 /// What an index is made with; stored in its meta record and never changed.
@@ -97,122 +93,19 @@ impl VectorIndex {
         &self.space
     }
 
+    pub(crate) fn params(&self) -> &IndexParams {
+        &self.params
+    }
+
     pub(crate) fn has_extra(&self) -> bool {
         self.params.extra_bits
     }
 
-    /// The records of a new index over these rows, which all have version 0: meta, centroids,
-    /// heads, sealed blocks. Implied locators (live, version 0) are written out.
-    ///
-    /// All in memory: 4 bytes for each element. O(rows x dimension x log(postings)).
-    ///
-    /// # Errors
-    /// [`IndexError::Vector`] for a row that the metric does not accept.
-    pub fn build<'r>(
-        &self,
-        epoch: u64,
-        rows: impl IntoIterator<Item = (RowId, &'r [f32])>,
-    ) -> Result<Vec<Write>, IndexError> {
-        let (mut ids, mut elements) = (Vec::new(), Vec::new());
-        for (id, row) in rows {
-            ids.push(id);
-            elements.extend(self.space.rotate(row)?);
-        }
-        let rows = Rows {
-            dim: self.space.code_dim(),
-            elements: &elements,
-        };
-        // Filled to nine tenths, so that the first inserts split nothing.
-        let most = self.params.posting_max * 9 / 10;
-        let mut writes = Vec::new();
-        let mut next = 1;
-        for list in lists(self.params.metric, rows, most.max(2), self.params.seed) {
-            let posting = PostingId(next);
-            next += 1;
-            self.seal(epoch, posting, rows, &list, &ids, &mut writes);
-            for &member in &list {
-                let locator = Locator {
-                    vver: Vver(0),
-                    live: true,
-                    stale: 0,
-                    postings: vec![posting],
-                };
-                writes.push((Key::Locator(ids[member]), Some(locator.encode())));
-            }
-        }
-        let meta = Meta {
-            metric: self.params.metric,
-            dim: self.params.dim as u16,
-            seed: self.params.seed,
-            bits: if self.params.extra_bits { 4 } else { 1 },
-            replicas: self.params.replicas as u8,
-            posting_max: self.params.posting_max as u32,
-            epoch,
-            next_posting: next,
-        };
-        writes.push((Key::Meta, Some(meta.encode())));
-        Ok(writes)
-    }
-
-    /// Centroid, head and blocks of a new posting with these members of `rows`.
-    fn seal(
-        &self,
-        epoch: u64,
-        posting: PostingId,
-        rows: Rows<'_>,
-        members: &[usize],
-        ids: &[RowId],
-        writes: &mut Vec<Write>,
-    ) {
-        let mut centre = rows.mean(members);
-        narrow(&mut centre);
-        let mut block = BlockBuilder::new(rows.dim);
-        let mut number = 0;
-        for (place, &member) in members.iter().enumerate() {
-            let row = rows.row(member);
-            let (code, factors) = encode_signs(self.params.metric, row, &centre);
-            let (planes, more) = self.further(row, &centre);
-            let extra = self.params.extra_bits.then_some((more, &planes[..]));
-            block.push(
-                ids[member],
-                Vver(0),
-                &TailEntry {
-                    factors,
-                    code: &code,
-                    extra,
-                },
-            );
-            if block.is_full() || place + 1 == members.len() {
-                let full = std::mem::replace(&mut block, BlockBuilder::new(rows.dim));
-                let (value, extra) = full.finish();
-                writes.push((Key::Block(posting, number), Some(value)));
-                if let Some(extra) = extra {
-                    writes.push((Key::Extra(posting, number), Some(extra)));
-                }
-                number += 1;
-            }
-        }
-        let head = Head {
-            live: members.len() as u32,
-            ..Head::default()
-        };
-        writes.push((Key::Head(posting), Some(head.encode())));
-        let children = [PostingId(0); 2];
-        let centroid = Centroid {
-            state: State::Ready,
-            epoch,
-            radius: 0.0,
-            children,
-            centre,
-        };
-        writes.push((Key::Centroid(posting), Some(centroid.encode())));
-    }
-
-    fn further(&self, row: &[f32], centre: &[f32]) -> (Vec<u8>, crate::code::Factors) {
+    pub(crate) fn further(&self, row: &[f32], centre: &[f32]) -> (Vec<u8>, Factors) {
         if self.params.extra_bits {
             encode_extra(self.params.metric, row, centre)
         } else {
-            (Vec::new(), crate::code::Factors::from_bytes([0; 8]))
+            (Vec::new(), Factors::from_bytes([0; 8]))
         }
     }
 

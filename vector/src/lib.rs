@@ -36,6 +36,7 @@
 //! tier is chosen) and `kernel/scalar.rs`. `unsafe` is in `kernel/` only: loads, stores, and the
 //! calls into code compiled for an instruction set.
 
+mod build;
 mod centroid;
 mod cluster;
 mod code;
