@@ -8,10 +8,11 @@
 //! Invariants: C1 a posting stands in the base, not gone, or in the list, never in both; C2 base
 //! changes are at most [`DELTA_MAX`] before the base is made anew.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
-use crate::code::half::{f16_from, f16_to};
+use crate::code::half::{f16_finite_to, f16_from};
 use crate::code::query::{Centred, CodeQuery};
 use crate::code::{Factors, encode_signs};
 use crate::limits::BLOCK_SLOTS;
@@ -19,6 +20,7 @@ use crate::metric::Metric;
 use crate::record::{
     Block, BlockBuilder, Centroid, PostingId, RecordError, RowId, State, TailEntry, Vver,
 };
+use crate::topk::Neighbour;
 
 /// Changes against the base at most (C2).
 const DELTA_MAX: usize = 256;
@@ -223,10 +225,12 @@ impl CentroidSet {
                 let start = number * BLOCK_SLOTS;
                 for (at, &product) in (start..).zip(&products[..block.used()]) {
                     let estimate = query.of_scan(product, self.base.factors[at], centred);
-                    estimates.push((estimate.score, at as u32));
+                    estimates.push(Reverse(Neighbour {
+                        distance: estimate.score,
+                        id: at as u32,
+                    }));
                 }
             }
-            estimates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
         }
         let mut ready = Vec::with_capacity(RERANK);
         for (&id, changed) in &self.delta {
@@ -242,7 +246,8 @@ impl CentroidSet {
         Order {
             set: self,
             query,
-            estimates,
+            estimates: BinaryHeap::from(estimates),
+            centre: vec![0.0; self.code_dim],
             ready,
         }
     }
@@ -250,8 +255,17 @@ impl CentroidSet {
 
 impl Base {
     fn centre(&self, at: usize, code_dim: usize) -> Vec<f32> {
-        let centre = &self.centres[at * code_dim..][..code_dim];
-        centre.iter().map(|&bits| f16_to(bits)).collect()
+        let mut out = vec![0.0; code_dim];
+        self.read(at, &mut out);
+        out
+    }
+
+    /// Writes a centre to `out`, which has its length.
+    fn read(&self, at: usize, out: &mut [f32]) {
+        let centre = &self.centres[at * out.len()..][..out.len()];
+        for (out, &bits) in out.iter_mut().zip(centre) {
+            *out = f16_finite_to(bits);
+        }
     }
 }
 
@@ -268,8 +282,10 @@ pub(crate) struct Probe {
 pub(crate) struct Order<'q> {
     set: &'q CentroidSet,
     query: &'q CodeQuery,
-    /// Farthest first: taken from the back.
-    estimates: Vec<(f32, u32)>,
+    /// Nearest on top.
+    estimates: BinaryHeap<Reverse<Neighbour<u32>>>,
+    /// Room for one centre.
+    centre: Vec<f32>,
     /// Compared exactly; farthest first.
     ready: Vec<Probe>,
 }
@@ -285,7 +301,7 @@ impl Iterator for Order<'_> {
         {
             let base = &self.set.base;
             for _ in 0..RERANK {
-                let Some((_, at)) = self.estimates.pop() else {
+                let Some(Reverse(Neighbour { id: at, .. })) = self.estimates.pop() else {
                     break;
                 };
                 let at = at as usize;

@@ -20,7 +20,8 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 use crate::centroid::{CentroidSet, Probe};
-use crate::code::query::CodeQuery;
+use crate::code::Factors;
+use crate::code::query::{CodeQuery, Estimate};
 use crate::error::VectorError;
 use crate::exact::ExactScan;
 use crate::index::VectorIndex;
@@ -422,18 +423,24 @@ impl<'s, S: PostingStore> Search<'s, S> {
         self.code.scan(block.codes(), &mut products);
         let threshold = self.threshold();
         self.scanned += block.used();
-        for (slot, &product) in products[..block.used()].iter().enumerate() {
-            let estimate = self
-                .code
-                .of_scan(product, block.factors(slot), probe.centred);
+        let [adds, ips, errs] = block.all_factors();
+        let mut estimates = [Estimate::default(); BLOCK_SLOTS];
+        let mut lowers = [0.0; BLOCK_SLOTS];
+        for slot in 0..BLOCK_SLOTS {
+            let (add, ip, err) = (adds[slot], ips[slot], errs[slot]);
+            let factors = Factors { add, ip, err };
+            estimates[slot] = self.code.of_scan(products[slot], factors, probe.centred);
+            lowers[slot] = estimates[slot].lower();
+        }
+        for slot in 0..block.used() {
             // Not `<=`: what cannot be compared is kept (Q2).
-            if !(estimate.lower() > threshold) {
+            if !(lowers[slot] > threshold) {
                 self.candidates.push(Candidate {
-                    lower: estimate.lower(),
-                    upper: estimate.upper(),
+                    lower: lowers[slot],
+                    upper: estimates[slot].upper(),
                     row: block.row(slot),
                     vver: block.vver(slot),
-                    place: Some((number, slot, product)),
+                    place: Some((number, slot, products[slot])),
                 });
             }
         }

@@ -36,6 +36,15 @@ pub(crate) fn f16_to(bits: u16) -> f32 {
     f32::from_bits(sign | value)
 }
 
+/// The value of a finite binary16, without a branch: as a binary32 of the same exponent field it
+/// is too small by 2^112, and the product is exact, also where it was subnormal.
+#[inline]
+pub(crate) fn f16_finite_to(bits: u16) -> f32 {
+    const SCALE: f32 = f32::from_bits((112 + 127) << 23);
+    let value = f32::from_bits(u32::from(bits & 0x7fff) << 13) * SCALE;
+    f32::from_bits(value.to_bits() | u32::from(bits & 0x8000) << 16)
+}
+
 /// The bfloat16 nearest to `value`, as bits.
 pub(crate) fn bf16_from(value: f32) -> u16 {
     let bits = value.to_bits();
@@ -72,6 +81,8 @@ mod tests {
             let (value, next) = (f16_to(bits), f16_to(bits + 1));
             assert_eq!(f16_from(value), bits);
             assert_eq!(f16_from(-value), bits | 0x8000);
+            assert_eq!(f16_finite_to(bits), value);
+            assert_eq!(f16_finite_to(bits | 0x8000).to_bits(), (-value).to_bits());
             let next = if next.is_finite() { next } else { 65_536.0 };
             let middle = (value + next) / 2.0;
             let even = if bits % 2 == 0 { bits } else { bits + 1 };

@@ -48,7 +48,7 @@ pub(crate) struct Centred {
 }
 
 /// An estimated score.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Estimate {
     pub(crate) score: f32,
     /// What the true score differs by at most, but for the tails of a normal distribution.

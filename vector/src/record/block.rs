@@ -64,6 +64,25 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// The factors of all slots, kind by kind: add, ip, err.
+    #[inline]
+    pub(crate) fn all_factors(&self) -> [[f32; BLOCK_SLOTS]; 3] {
+        let mut out = [[0.0; BLOCK_SLOTS]; 3];
+        let adds = self.bytes[ADDS..IPS].as_chunks::<4>().0;
+        for (out, bytes) in out[0].iter_mut().zip(adds) {
+            *out = f32::from_le_bytes(*bytes);
+        }
+        for (kind, start) in [(1, IPS), (2, ERRS)] {
+            let narrow = self.bytes[start..start + 2 * BLOCK_SLOTS]
+                .as_chunks::<2>()
+                .0;
+            for (out, bytes) in out[kind].iter_mut().zip(narrow) {
+                *out = bf16_to(u16::from_le_bytes(*bytes));
+            }
+        }
+        out
+    }
+
     /// The digits of all slots, as the scan kernel takes them.
     pub(crate) fn codes(&self) -> &'a [u8] {
         &self.bytes[CODES..]
