@@ -308,7 +308,8 @@ impl Iterator for Order<'_> {
                 if self.set.delta.contains_key(&base.ids[at]) {
                     continue;
                 }
-                let centred = self.query.centred(&base.centre(at, self.set.code_dim));
+                base.read(at, &mut self.centre);
+                let centred = self.query.centred(&self.centre);
                 let (id, state) = (base.ids[at], base.centroids[at].state);
                 self.ready.push(Probe { id, state, centred });
             }

@@ -132,6 +132,14 @@ impl PostingStore for MemoryStore {
         Ok(())
     }
 
+    fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<(), IndexError> {
+        let key = Key::Locator(row);
+        if let Some(value) = self.record(key) {
+            visit(key, value)?;
+        }
+        Ok(())
+    }
+
     fn rows(&self, rows: &[RowId], visit: &mut VisitRow<'_>) -> Result<(), IndexError> {
         for &row in rows.iter().collect::<BTreeSet<_>>() {
             if let Some((vver, vector)) = self.visible(row) {

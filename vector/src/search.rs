@@ -120,7 +120,7 @@ impl VectorIndex {
         if params.k > MAX_K {
             return Err(IndexError::from(VectorError::TooMany { found: params.k }).into());
         }
-        if !(params.ratio >= 0.0) {
+        if params.ratio.is_nan() || params.ratio < 0.0 {
             return Err(IndexError::Parameter {
                 name: "ratio",
                 expected: "0 or more",
@@ -175,6 +175,12 @@ fn exact<S: PostingStore>(
     })
 }
 
+/// Whether a lower bound lets an entry be a hit. One that cannot be compared does (Q2).
+#[inline]
+fn may_hit(lower: f32, threshold: f32) -> bool {
+    lower <= threshold || lower.is_nan()
+}
+
 enum Outcome {
     Done(Stop),
     /// A posting lacks entries of the pinned epoch (S4).
@@ -212,7 +218,7 @@ impl Uppers {
 
     /// A copy of a row that is there already changes nothing, which keeps the threshold valid.
     fn push(&mut self, upper: f32, row: RowId) -> bool {
-        if !(upper < self.threshold()) || !self.rows.insert(row) {
+        if upper.is_nan() || upper >= self.threshold() || !self.rows.insert(row) {
             return false;
         }
         self.heap.push(Neighbour {
@@ -433,8 +439,7 @@ impl<'s, S: PostingStore> Search<'s, S> {
             lowers[slot] = estimates[slot].lower();
         }
         for slot in 0..block.used() {
-            // Not `<=`: what cannot be compared is kept (Q2).
-            if !(lowers[slot] > threshold) {
+            if may_hit(lowers[slot], threshold) {
                 self.candidates.push(Candidate {
                     lower: lowers[slot],
                     upper: estimates[slot].upper(),
@@ -451,14 +456,14 @@ impl<'s, S: PostingStore> Search<'s, S> {
         let (product, mut estimate) = self.code.single(entry.code, entry.factors, probe.centred);
         let threshold = self.threshold();
         if let Some((factors, planes)) = entry.extra
-            && !(estimate.lower() > threshold)
+            && may_hit(estimate.lower(), threshold)
         {
             self.second_stage += 1;
             estimate = self
                 .code
                 .extra(product, planes, factors, probe.centred, true);
         }
-        if !(estimate.lower() > threshold) {
+        if may_hit(estimate.lower(), threshold) {
             let (lower, upper) = (estimate.lower(), estimate.upper());
             self.candidates.push(Candidate {
                 lower,
@@ -512,7 +517,7 @@ impl<'s, S: PostingStore> Search<'s, S> {
             at = end;
         }
         let threshold = self.threshold();
-        fresh.retain(|candidate| !(candidate.lower > threshold));
+        fresh.retain(|candidate| may_hit(candidate.lower, threshold));
         self.candidates.extend(fresh);
         Ok(())
     }
@@ -531,7 +536,7 @@ impl<'s, S: PostingStore> Search<'s, S> {
             for candidate in batch {
                 let pair = (candidate.row, candidate.vver);
                 let new = !self.measured.contains(&pair.0) && !wanted.contains(&pair);
-                if new && !(candidate.lower > threshold) {
+                if new && may_hit(candidate.lower, threshold) {
                     wanted.push(pair);
                 }
             }

@@ -48,6 +48,12 @@ pub trait PostingStore {
         visit: &mut VisitRecord<'_>,
     ) -> Result<(), Self::Error>;
 
+    /// Visits the locator of a row, if it has one.
+    ///
+    /// # Errors
+    /// As [`PostingStore::posting`].
+    fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<(), Self::Error>;
+
     /// Visits those of `rows` that the snapshot holds, in any order. At most 16 are asked for at
     /// once; a host reads them side by side.
     ///

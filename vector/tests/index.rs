@@ -2,6 +2,9 @@
 //!
 //! Each test names the mistake that was put in and made it fail.
 
+// A helper of a test ends the test on the spot.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use terrane_vector::{
@@ -92,6 +95,17 @@ impl World {
             None => self.rows.remove(&id),
         };
         vver
+    }
+
+    /// Folds every posting.
+    fn fold(&mut self, horizon: u64, intent: &mut dyn FnMut(RowId) -> bool) {
+        for id in 0..=self.store.centroids().len() as u32 {
+            let writes = self
+                .index
+                .fold(&self.store, PostingId(id), horizon, intent)
+                .unwrap();
+            self.store.apply(1, writes).unwrap();
+        }
     }
 
     fn brute(&self, query: &[f32], k: usize) -> Vec<RowId> {
@@ -265,7 +279,7 @@ fn a_filter_gets_k_rows_whenever_k_match() {
     for modulus in [2, 20, 200, 1000, 3999] {
         for _ in 0..5 {
             let query = stream.vector(40);
-            let mut accept = |row: RowId| row.0 % modulus == 0;
+            let mut accept = |row: RowId| row.0.is_multiple_of(modulus);
             let matching = world.rows.keys().filter(|row| row.0 % modulus == 0).count();
             let params = SearchParams {
                 patience: 64,
@@ -408,4 +422,73 @@ fn what_cannot_be_served_is_named() {
         ..IndexParams::new(Metric::L2, 8, 0)
     };
     assert!(VectorIndex::new(wrong).is_err());
+}
+
+// Seen to fail with: dead entries dropped whatever the horizon, extra bits of the block before.
+#[test]
+fn a_fold_keeps_what_a_snapshot_needs_and_drops_the_rest() {
+    let mut world = World::random(Metric::L2, 64, 800);
+    let before = world.rows.clone();
+    let (old, mut stream) = (world.ts, Stream(6));
+    for id in 0..400 {
+        let vector = if id % 3 == 0 {
+            None
+        } else {
+            Some(stream.vector(64))
+        };
+        world.change(RowId(2 * id), vector);
+    }
+    let after = std::mem::take(&mut world.rows);
+    let size = world.store.record_bytes();
+    // The horizon is at the old snapshot, then above it.
+    for (horizon, snapshot, rows) in [
+        (old, old, &before),
+        (old, world.ts, &after),
+        (world.ts, world.ts, &after),
+    ] {
+        world.fold(horizon, &mut |_| true);
+        world.store.set_snapshot(snapshot);
+        world.rows.clone_from(rows);
+        let mut right = 0;
+        for _ in 0..30 {
+            let query = stream.vector(64);
+            right += overlap(&world.full(&query, 10), &world.brute(&query, 10));
+        }
+        assert!(right >= 297, "{right} of 300 at {snapshot}");
+    }
+    assert!(
+        world.store.record_bytes() < size * 3 / 4,
+        "dead entries are gone"
+    );
+    world.store.set_snapshot(old);
+    let params = SearchParams {
+        exact_below: 0,
+        ..SearchParams::new(10)
+    };
+    let refused = world.index.search(&world.store, &[0.0; 64], &params, None);
+    assert!(
+        matches!(refused, Err(IndexError::SnapshotTooOld { .. })),
+        "{refused:?}"
+    );
+}
+
+// Seen to fail with `stale` not counted down (the locator stays), and with the intent ignored.
+#[test]
+fn the_locator_of_a_deleted_row_goes_with_its_last_copy() {
+    let mut world = World::random(Metric::L2, 32, 300);
+    let row = RowId(7);
+    for place in [vec![9.0; 32], vec![-9.0; 32], vec![9.0; 32]] {
+        world.change(row, Some(place));
+    }
+    world.change(row, None);
+    // Somebody uses the row.
+    world.fold(world.ts, &mut |_| false);
+    assert!(world.store.record(Key::Locator(row)).is_some());
+    let vver = world.change(row, Some(vec![9.0; 32]));
+    assert_eq!(vver, Vver(4), "the version rises while a copy is there");
+    assert_eq!(world.full(&[9.0; 32], 1), [row]);
+    world.change(row, None);
+    world.fold(world.ts, &mut |_| true);
+    assert!(world.store.record(Key::Locator(row)).is_none());
+    assert_eq!(world.full(&[9.0; 32], 300).len(), 299);
 }

@@ -120,9 +120,9 @@ impl CodeQuery {
                     .enumerate()
                     .filter(|(bit, _)| digit >> bit & 1 == 1);
                 let exact = (set.map(|(_, x)| x).sum::<f32>() - least) / self.table_step;
-                let entry = exact.round().clamp(0.0, 255.0);
+                let entry = rounded(exact, 255.0);
                 self.table.push(entry as u8);
-                lost_here += f64::from(exact - entry).powi(2);
+                lost_here += f64::from((exact - entry) * (exact - entry));
             }
             lost += lost_here / GROUP_BYTES as f64;
         }
@@ -144,8 +144,8 @@ impl CodeQuery {
         let mut lost = 0.0_f64;
         for (at, x) in self.rotated.iter().enumerate() {
             let exact = (x - least) / self.plane_step;
-            let number = exact.round().clamp(0.0, 15.0);
-            lost += f64::from(exact - number).powi(2);
+            let number = rounded(exact, 15.0);
+            lost += f64::from((exact - number) * (exact - number));
             self.plane_sum += number * self.plane_step + least;
             for plane in 0..4 {
                 let bit = u64::from(number as u8 >> plane & 1);
@@ -162,8 +162,8 @@ impl CodeQuery {
         let mut lost = 0.0_f64;
         for x in &self.rotated {
             let exact = x / self.byte_step;
-            let number = exact.round().clamp(-127.0, 127.0);
-            lost += f64::from(exact - number).powi(2);
+            let number = rounded(exact.abs(), 127.0).copysign(exact);
+            lost += f64::from((exact - number) * (exact - number));
             self.bytes.push(number as i8);
         }
         self.byte_error = self.byte_step * lost.sqrt() as f32;
@@ -254,4 +254,11 @@ impl CodeQuery {
             error: BOUND_SIGMAS * (code_error * code_error + rounding * rounding).sqrt(),
         }
     }
+}
+
+/// The whole number nearest to `exact`, which is not negative, and at most `most`. A cast cuts; the
+/// function of the standard library is a call where the target has no instruction for it.
+#[inline]
+fn rounded(exact: f32, most: f32) -> f32 {
+    ((exact + 0.5) as i32 as f32).min(most)
 }

@@ -55,7 +55,7 @@ impl<'a> Block<'a> {
         Vver(u32::from_le_bytes(self.at(VVERS, slot)))
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn factors(&self, slot: usize) -> Factors {
         Factors {
             add: f32::from_le_bytes(self.at(ADDS, slot)),

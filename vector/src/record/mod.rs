@@ -12,7 +12,9 @@ mod small;
 mod tests;
 
 pub(crate) use block::{Block, BlockBuilder, Extra, TailEntry};
-pub(crate) use small::{Centroid, Head, Job, JobKind, Locator, Mark, Meta, State, narrow};
+#[cfg(test)]
+use small::JobKind;
+pub(crate) use small::{Centroid, Head, Job, Locator, Mark, Meta, State, narrow};
 
 use std::fmt;
 

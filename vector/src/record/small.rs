@@ -223,6 +223,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![1, self.kind as u8];
         out.extend(self.attempt.to_le_bytes());

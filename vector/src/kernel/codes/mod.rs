@@ -98,8 +98,8 @@ impl CodeTable {
 
 impl super::Kernels {
     /// Sums of table entries for the 32 codes of a block: `out[s]` = the sum over groups `g` of
-    /// `table[16 g + digit(g, s)]`, where the digit of slot `s` is the low half of `codes[16 g + s]`
-    /// for `s` < 16 and the high half of `codes[16 g + s - 16]` above.
+    /// `table[16 g + digit(g, s)]`, where the digit of slot `s` is the low half of
+    /// `codes[16 g + s]` for `s` < 16 and the high half of `codes[16 g + s - 16]` above.
     ///
     /// # Panics
     /// If both are not the same whole number of 64-byte lines.

@@ -112,7 +112,7 @@ fn the_transform_is_that_of_hadamard_in_every_tier() {
     for len in [8, 16, 64, 256, 1024] {
         let data: Vec<f32> = (0..len).map(|_| stream.unit()).collect();
         let sign = |row: usize, at: usize| {
-            if (row & at).count_ones() % 2 == 0 {
+            if (row & at).count_ones().is_multiple_of(2) {
                 1.0
             } else {
                 -1.0
