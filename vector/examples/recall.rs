@@ -50,7 +50,7 @@ fn main() {
     let folder = Path::new(&folder);
     let (base, dim) = halves(&folder.join("base.npy"));
     let (queries, _) = halves(&folder.join("queries.npy"));
-    let (truth, per_query) = npy(&folder.join("gt.npy"));
+    let (truth, _) = npy(&folder.join("gt.npy"));
     let truth: Vec<u64> = truth
         .as_chunks()
         .0
@@ -81,51 +81,56 @@ fn main() {
             "extra bits {extra_bits}: built in {built:.1?}, {} bytes of records a row",
             store.record_bytes() / (base.len() / dim)
         );
-        println!(" patience ratio | recall@10 | postings scanned second rows |  p50 us  p99 us");
-        let ways = [
-            (4, 9.0),
-            (8, 9.0),
-            (16, 9.0),
-            (32, 9.0),
-            (64, 9.0),
-            (32, 0.6),
-            (64, 0.3),
-        ];
-        for (patience, ratio) in ways {
-            let params = SearchParams {
-                patience,
-                ratio,
-                ..SearchParams::new(10)
-            };
-            let (mut right, mut sums, mut times) = (0, [0; 4], Vec::new());
-            for (query, truth) in queries.chunks_exact(dim).zip(truth.chunks_exact(per_query)) {
-                let start = Instant::now();
-                let found = index
-                    .search(&store, query, &params, None)
-                    .expect("a search");
-                times.push(start.elapsed().as_nanos());
-                let is_right = |id: &RowId| truth[..10].contains(&id.0);
-                right += found.hits.iter().filter(|hit| is_right(&hit.id)).count();
-                let costs = [
-                    found.postings,
-                    found.scanned,
-                    found.second_stage,
-                    found.rows,
-                ];
-                for (sum, cost) in sums.iter_mut().zip(costs) {
-                    *sum += cost;
-                }
+        measure(&index, &store, &queries, &truth);
+    }
+}
+
+/// A line for each way to stop.
+fn measure(index: &VectorIndex, store: &MemoryStore, queries: &[f32], truth: &[u64]) {
+    let dim = index.dim();
+    let per_query = truth.len() / (queries.len() / dim);
+    println!(" patience ratio | recall@10 | postings scanned second rows |  p50 us  p99 us");
+    let ways = [
+        (4, 9.0),
+        (8, 9.0),
+        (16, 9.0),
+        (32, 9.0),
+        (64, 9.0),
+        (32, 0.6),
+        (64, 0.3),
+    ];
+    for (patience, ratio) in ways {
+        let params = SearchParams {
+            patience,
+            ratio,
+            ..SearchParams::new(10)
+        };
+        let (mut right, mut sums, mut times) = (0, [0; 4], Vec::new());
+        for (query, truth) in queries.chunks_exact(dim).zip(truth.chunks_exact(per_query)) {
+            let start = Instant::now();
+            let found = index.search(store, query, &params, None).expect("a search");
+            times.push(start.elapsed().as_nanos());
+            let is_right = |id: &RowId| truth[..10].contains(&id.0);
+            right += found.hits.iter().filter(|hit| is_right(&hit.id)).count();
+            let costs = [
+                found.postings,
+                found.scanned,
+                found.second_stage,
+                found.rows,
+            ];
+            for (sum, cost) in sums.iter_mut().zip(costs) {
+                *sum += cost;
             }
-            times.sort_unstable();
-            let count = times.len();
-            let [postings, scanned, second, rows] = sums.map(|sum| sum / count);
-            println!(
-                " {patience:8} {ratio:5} | {:9.3} | {postings:8} {scanned:7} {second:6} {rows:4} | \
-                 {:7} {:7}",
-                right as f64 / (10 * count) as f64,
-                times[count / 2] / 1000,
-                times[count * 99 / 100] / 1000,
-            );
         }
+        times.sort_unstable();
+        let count = times.len();
+        let [postings, scanned, second, rows] = sums.map(|sum| sum / count);
+        println!(
+            " {patience:8} {ratio:5} | {:9.3} | {postings:8} {scanned:7} {second:6} {rows:4} | \
+             {:7} {:7}",
+            right as f64 / (10 * count) as f64,
+            times[count / 2] / 1000,
+            times[count * 99 / 100] / 1000,
+        );
     }
 }

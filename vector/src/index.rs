@@ -89,6 +89,12 @@ impl VectorIndex {
         self.params.metric
     }
 
+    /// Elements of a vector.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.params.dim
+    }
+
     pub(crate) fn space(&self) -> &Space {
         &self.space
     }
