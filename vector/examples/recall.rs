@@ -96,6 +96,8 @@ fn measure(index: &VectorIndex, store: &MemoryStore, queries: &[f32], truth: &[u
         (16, 9.0),
         (32, 9.0),
         (64, 9.0),
+        (96, 9.0),
+        (128, 9.0),
         (32, 0.6),
         (64, 0.3),
     ];

@@ -209,6 +209,11 @@ struct Uppers {
 }
 
 impl Uppers {
+    fn new(k: usize) -> Self {
+        let (rows, heap) = (BTreeSet::new(), BinaryHeap::new());
+        Self { k, rows, heap }
+    }
+
     fn threshold(&self) -> f32 {
         match self.heap.peek() {
             Some(worst) if self.heap.len() == self.k => worst.distance,
@@ -243,6 +248,8 @@ struct Search<'s, S> {
     /// Thresholds come from rows alone.
     eager: bool,
     uppers: Uppers,
+    /// The least threshold that bounds of the first stage gave.
+    tightest: f32,
     nearest: TopK<RowId>,
     /// Rows that were measured as hits.
     measured: BTreeSet<RowId>,
@@ -262,7 +269,6 @@ impl<'s, S: PostingStore> Search<'s, S> {
         params: &'s SearchParams,
         eager: bool,
     ) -> Self {
-        let heap = BinaryHeap::new();
         Self {
             index,
             store,
@@ -270,11 +276,8 @@ impl<'s, S: PostingStore> Search<'s, S> {
             code,
             params,
             eager,
-            uppers: Uppers {
-                k: params.k,
-                rows: BTreeSet::new(),
-                heap,
-            },
+            uppers: Uppers::new(params.k),
+            tightest: f32::INFINITY,
             nearest: TopK::new(params.k),
             measured: BTreeSet::new(),
             candidates: Vec::new(),
@@ -357,8 +360,9 @@ impl<'s, S: PostingStore> Search<'s, S> {
             };
         }
         self.measure(filter)?;
-        let borne_out = self.exact_threshold() <= self.uppers.threshold();
-        if !self.eager && !borne_out && self.uppers.threshold().is_finite() {
+        let relied_on = self.tightest.min(self.uppers.threshold());
+        let borne_out = self.exact_threshold() <= relied_on;
+        if !self.eager && !borne_out && relied_on.is_finite() {
             return Ok(Outcome::TooTight);
         }
         Ok(Outcome::Done(stop))
@@ -478,6 +482,16 @@ impl<'s, S: PostingStore> Search<'s, S> {
     /// The second stage for what the first left of a posting.
     fn refine(&mut self, probe: Probe, mut fresh: Vec<Candidate>) -> Result<(), S::Error> {
         let dim = self.index.space().code_dim();
+        if !self.eager && self.index.has_extra() && fresh.len() > self.params.k {
+            // Most of a first posting is told off by the first stage's own bounds.
+            let mut first = Uppers::new(self.params.k);
+            for candidate in &fresh {
+                first.push(candidate.upper, candidate.row);
+            }
+            let limit = first.threshold();
+            self.tightest = self.tightest.min(limit);
+            fresh.retain(|candidate| may_hit(candidate.lower, limit));
+        }
         let mut at = 0;
         while at < fresh.len() {
             let number = fresh[at].place.map(|place| place.0);
