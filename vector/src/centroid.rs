@@ -357,8 +357,7 @@ mod tests {
         (1..=count).map(&mut one).collect()
     }
 
-    // Seen to fail with: a changed centre left in the base, the list not compared, the middle
-    // taken for zeros when codes are read.
+    // Seen to fail with: a changed centre left in the base, the list of changes not compared.
     #[test]
     fn the_nearest_centre_comes_first_from_base_and_from_changes() {
         let records = centroids(700, 128);

@@ -200,7 +200,6 @@ mod tests {
         }
     }
 
-    // Seen to fail with the sides swapped after the last round of a sampled split.
     #[test]
     fn two_clouds_are_told_apart() {
         for metric in Metric::ALL {

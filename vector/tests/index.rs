@@ -1,6 +1,6 @@
 //! The index against brute force over the same snapshot: built, changed, searched.
 //!
-//! Each test names the mistake that was put in and made it fail.
+//! Where a mistake was put in and made a test fail, the test names it.
 
 // A helper of a test ends the test on the spot.
 #![allow(clippy::unwrap_used)]
@@ -134,8 +134,7 @@ fn overlap(a: &[RowId], b: &[RowId]) -> usize {
     a.iter().filter(|id| b.contains(id)).count()
 }
 
-// Seen to fail with: the second stage reading the next slot's bits, tail entries coded against
-// zeros instead of their centre, upper bounds used as lower ones.
+// Seen to fail with the second stage reading another slot's bits.
 #[test]
 fn a_search_of_all_postings_finds_what_brute_force_finds() {
     for metric in Metric::ALL {
@@ -162,7 +161,7 @@ fn a_search_of_all_postings_finds_what_brute_force_finds() {
     }
 }
 
-// Seen to fail with patience counting every posting.
+// Seen to fail with the second stage reading another slot's bits.
 #[test]
 fn the_default_stop_reads_a_part_and_finds_most() {
     let world = World::random(Metric::Cosine, 96, 6000);
@@ -187,8 +186,7 @@ fn the_default_stop_reads_a_part_and_finds_most() {
     assert!(read < 50 * 6000 / 2, "{read} entries read");
 }
 
-// Seen to fail with: marks of newer commits applied to old snapshots, the version of the row not
-// compared.
+// Seen to fail with marks of newer commits applied to old snapshots.
 #[test]
 fn an_old_snapshot_finds_its_own_rows() {
     let mut world = World::random(Metric::L2, 64, 800);
@@ -232,7 +230,6 @@ fn insert_delete_insert_into_one_posting_finds_the_row() {
     }
 }
 
-// Seen to fail with entries of older versions taken for the row.
 #[test]
 fn a_row_updated_a_thousand_times_is_found_once_and_where_it_is() {
     let mut world = World::random(Metric::L2, 16, 200);
@@ -248,7 +245,8 @@ fn a_row_updated_a_thousand_times_is_found_once_and_where_it_is() {
     assert_eq!(all.len(), 200);
 }
 
-// Seen to fail with a row pushed for each of its copies.
+// Seen to fail with a row pushed for each of its copies, and with tail entries coded against zeros
+// instead of their centre.
 #[test]
 fn copies_in_several_postings_give_one_hit() {
     let params = IndexParams {
@@ -271,7 +269,7 @@ fn copies_in_several_postings_give_one_hit() {
     }
 }
 
-// Seen to fail with the threshold taken from upper bounds although a filter is there.
+// Seen to fail with thresholds from upper bounds although a filter is there.
 #[test]
 fn a_filter_gets_k_rows_whenever_k_match() {
     let world = World::random(Metric::L2, 40, 4000);
@@ -295,7 +293,6 @@ fn a_filter_gets_k_rows_whenever_k_match() {
     }
 }
 
-// Seen to fail with halving that puts equal rows on one side (the build does not end).
 #[test]
 fn ten_thousand_equal_rows_are_all_found() {
     let rows = (0..10_000).map(|id| (RowId(id), vec![0.5; 24])).collect();
@@ -424,7 +421,7 @@ fn what_cannot_be_served_is_named() {
     assert!(VectorIndex::new(wrong).is_err());
 }
 
-// Seen to fail with: dead entries dropped whatever the horizon, extra bits of the block before.
+// Seen to fail with dead entries dropped whatever the horizon.
 #[test]
 fn a_fold_keeps_what_a_snapshot_needs_and_drops_the_rest() {
     let mut world = World::random(Metric::L2, 64, 800);

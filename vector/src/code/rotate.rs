@@ -153,8 +153,7 @@ mod tests {
         (0..count).map(|_| one()).collect()
     }
 
-    // Seen to fail with the final factor 0.25 left out, and with the transform of the odd rounds
-    // kept at the front but the butterflies of two rounds left out.
+    // Seen to fail with the final factor 0.25 left out.
     #[test]
     fn lengths_and_angles_are_kept_at_any_dimension() {
         for dim in [1, 2, 3, 63, 64, 65, 100, 129, 384, 768, 1000, 1536, 4096] {
@@ -171,8 +170,7 @@ mod tests {
         }
     }
 
-    // Seen to fail with one round instead of four (a basis vector lands on few values of one size
-    // at 384), and without signs.
+    // Seen to fail with one round instead of four, and without signs.
     #[test]
     fn a_single_element_is_spread_over_all() {
         for dim in [64, 384, 1000, 1536] {

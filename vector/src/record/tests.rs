@@ -1,7 +1,7 @@
 //! Round trips of every record, and foreign bytes: cut, lengthened, changed and drawn ones.
 //!
-//! Seen to fail with: the high and low halves of a block's digits swapped on one side only, a tail
-//! key before a block key, the end of a record not checked.
+//! Seen to fail with: the high and low halves of a block's digits swapped on one side only, the
+//! end of a record not checked.
 
 use proptest::prelude::*;
 
