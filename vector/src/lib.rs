@@ -1,4 +1,4 @@
-//! Vectors: distance kernels, metrics, and exact search for the nearest rows.
+//! Vectors: distance kernels, metrics, exact search for the nearest rows, and an index.
 //!
 //! A library over slices. It knows no page, transaction, table or log: the engine walks the rows
 //! of a snapshot, lets its filter decide, and offers what is left; what comes back is the ids of
@@ -22,6 +22,50 @@
 //! # }
 //! ```
 //!
+//! # The index
+//!
+//! Rows lie in *postings*, lists of about a hundred around a centre (SPFresh; Xu and others, SOSP
+//! 2023). A posting holds codes, not vectors: one bit for each dimension in sealed blocks of 32,
+//! three more in a second record, single entries in a tail until a fold packs them. A search orders
+//! the centres, reads postings nearest first, keeps what the codes' error bounds cannot rule out,
+//! and reads the rows of that. The row is the truth, an entry a hint: a hit is a row that the
+//! snapshot holds with the very version that its entry names.
+//!
+//! [`VectorIndex`] stores nothing. It reads through a [`PostingStore`] and returns records for the
+//! host to put with the row; [`MemoryStore`] is such a host.
+//!
+//! ```
+//! use terrane_vector::{
+//!     CentroidSet, IndexParams, Key, MemoryStore, Metric, PostingStore, RowId, SearchParams,
+//!     VectorIndex, Vver,
+//! };
+//!
+//! # fn main() -> Result<(), terrane_vector::IndexError> {
+//! let index = VectorIndex::new(IndexParams::new(Metric::L2, 2, 42))?;
+//! let mut store = MemoryStore::new(CentroidSet::empty(Metric::L2, 2));
+//! let rows: Vec<[f32; 2]> = (0..1000_u16).map(|i| [f32::from(i), f32::from(i % 7)]).collect();
+//! let numbered = || (0..).map(RowId).zip(&rows);
+//! store.apply(1, index.build(1, numbered().map(|(id, row)| (id, &row[..])))?)?;
+//! for (id, row) in numbered() {
+//!     store.put_row(1, id, Some((Vver(0), row.to_vec())));
+//! }
+//!
+//! // A commit: made ready, bound to a posting, applied with its row.
+//! let change = index.prepare(RowId(5000), Some(&[500.1, 3.0]))?;
+//! let set = store.centroids();
+//! let locator = store.record(Key::Locator(RowId(5000)));
+//! let (vver, writes) = index.bind(&set, &change, locator, 2)?;
+//! store.apply(set.epoch(), writes)?;
+//! store.put_row(2, RowId(5000), Some((vver, vec![500.1, 3.0])));
+//!
+//! let params = SearchParams { exact_below: 0, ..SearchParams::new(2) };
+//! let found = index.search(&store, &[500.1, 3.1], &params, None)?;
+//! assert_eq!(found.hits[0].id, RowId(5000));
+//! assert_eq!(found.hits[1].id, RowId(500));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What holds everywhere
 //! * The same vectors give the same distances, to the last bit, on every processor (K1 in
 //!   `kernel/mod.rs`), and the same hits in the same order, ties by id (H1 in `topk.rs`).
@@ -35,20 +79,40 @@
 //! distances), `exact.rs` (the scan), `topk.rs` (the heap), then `kernel/mod.rs` (the sums, how a
 //! tier is chosen) and `kernel/scalar.rs`. `unsafe` is in `kernel/` only: loads, stores, and the
 //! calls into code compiled for an instruction set.
+//!
+//! The index: `code/mod.rs` (estimates and bounds), `record/mod.rs` (what is stored), `store.rs`
+//! (what a host provides), `centroid.rs`, `search.rs`, `index.rs` (a change becomes records),
+//! `build.rs` with `cluster.rs`, `fold.rs`.
 
+mod build;
+mod centroid;
+mod cluster;
+mod code;
 mod error;
 mod exact;
+mod fold;
+mod index;
 mod kernel;
 mod limits;
+mod memory;
 mod metric;
 mod prepared;
+mod record;
+mod search;
+mod store;
 mod topk;
 mod wide;
 
+pub use centroid::CentroidSet;
 pub use error::VectorError;
 pub use exact::{ExactScan, nearest};
+pub use index::{Change, IndexParams, VectorIndex};
 pub use kernel::{Kernels, Tier};
 pub use limits::{MAX_DIM, MAX_K};
+pub use memory::MemoryStore;
 pub use metric::Metric;
 pub use prepared::Prepared;
+pub use record::{Key, PostingId, RecordError, RowId, Vver, decode_any};
+pub use search::{Found, RowFilter, SearchParams, Stop};
+pub use store::{IndexError, PostingStore, VisitRecord, VisitRow, Write};
 pub use topk::{Neighbour, TopK};

@@ -25,6 +25,22 @@ pub(crate) const BLOCK_ROWS_MAX: usize = 64;
 /// Alignment of a block in bytes: a cache line, and the widest vector register.
 pub(crate) const BLOCK_ALIGN: usize = 64;
 
+/// Largest dimension of a code: vectors are padded with zeros to whole words of bits.
+pub(crate) const MAX_CODE_DIM: usize = MAX_DIM.next_multiple_of(CODE_DIM_STEP);
+
+/// A code has a multiple of this many dimensions: a word of bits, a cache line of digits. It also
+/// keeps the rotation of short vectors random enough for the error bound.
+pub(crate) const CODE_DIM_STEP: usize = 64;
+
+/// Slots of a sealed block: what one pass of the scan kernel takes.
+pub(crate) const BLOCK_SLOTS: usize = 32;
+
+/// Bytes of a block for four dimensions: one 4-bit digit for each slot.
+pub(crate) const GROUP_BYTES: usize = BLOCK_SLOTS / 2;
+
+/// Further bits for each dimension in the second stage, after the sign.
+pub(crate) const EXTRA_BITS: usize = 3;
+
 // The folding of lanes halves their number until one is left.
 const _: () = assert!(LANES.is_power_of_two());
 // A format may store a dimension in two bytes.

@@ -22,6 +22,7 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use crate::limits::LANES;
 
@@ -90,6 +91,7 @@ macro_rules! batch_kernels {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod codes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -164,6 +166,7 @@ pub struct Kernels {
     dot: AgainstRows,
     l2: AgainstRows,
     norm: OfRows,
+    codes: codes::CodeTable,
 }
 
 impl fmt::Debug for Kernels {
@@ -175,7 +178,9 @@ impl fmt::Debug for Kernels {
 }
 
 impl Kernels {
-    /// The widest tier that this processor has.
+    /// The widest tier that this processor has; where the environment variable
+    /// `TERRANE_KERNELS` names one that it has (`scalar`, `neon`, `avx2`, `avx512`), that one.
+    /// Looked at once in the life of a process. For tests of what stands above the kernels.
     ///
     /// ```
     /// use terrane_vector::Kernels;
@@ -187,8 +192,14 @@ impl Kernels {
     /// ```
     #[must_use]
     pub fn detect() -> Self {
-        let widest = Tier::ALL.into_iter().rev().find_map(Self::forced);
-        widest.unwrap_or(Self::scalar())
+        static CHOSEN: OnceLock<Kernels> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let name = std::env::var("TERRANE_KERNELS").unwrap_or_default();
+            let named = Tier::ALL.into_iter().find(|tier| tier.to_string() == name);
+            let widest = || Tier::ALL.into_iter().rev().find_map(Self::forced);
+            let chosen = named.and_then(Self::forced).or_else(widest);
+            chosen.unwrap_or(Self::scalar())
+        })
     }
 
     /// The kernels of `tier`, or `None` where the processor lacks it (K2). For tests and benches.
@@ -202,20 +213,33 @@ impl Kernels {
                 dot: neon::dot,
                 l2: neon::l2,
                 norm: neon::norm,
+                codes: codes::CodeTable {
+                    scan: codes::neon::scan,
+                    bits: codes::neon::bits,
+                    extra: codes::neon::extra,
+                    hadamard: codes::neon::hadamard,
+                },
             }),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx2 if is_x86_feature_detected!("avx2") => Some(Self {
+            Tier::Avx2 if has_avx2() => Some(Self {
                 tier,
                 dot: avx2::dot,
                 l2: avx2::l2,
                 norm: avx2::norm,
+                codes: codes::CodeTable {
+                    scan: codes::avx2::scan,
+                    bits: codes::avx2::bits,
+                    extra: codes::avx2::extra,
+                    hadamard: codes::avx2::hadamard,
+                },
             }),
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512 if is_x86_feature_detected!("avx512f") => Some(Self {
+            Tier::Avx512 if has_avx2() && is_x86_feature_detected!("avx512f") => Some(Self {
                 tier,
                 dot: avx512::dot,
                 l2: avx512::l2,
                 norm: avx512::norm,
+                codes: wide_codes(),
             }),
             Tier::Neon | Tier::Avx2 | Tier::Avx512 => None,
         }
@@ -228,6 +252,7 @@ impl Kernels {
             dot: scalar::dot,
             l2: scalar::l2,
             norm: scalar::norm,
+            codes: codes::CodeTable::SCALAR,
         }
     }
 
@@ -268,6 +293,38 @@ impl Kernels {
         assert_shape(dim, rows, out);
         // SAFETY: as in `dot`: the table's tier is one that the processor has (K2).
         unsafe { (self.norm)(dim, rows, out) }
+    }
+}
+
+/// Whether the AVX2 tier runs here. Every processor with AVX2 counts bits too.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt")
+}
+
+/// The code kernels of the AVX-512 tier: those of AVX2 where the first processors with AVX-512 lack
+/// the extension that one asks for (K2).
+#[cfg(target_arch = "x86_64")]
+fn wide_codes() -> codes::CodeTable {
+    let bytes = is_x86_feature_detected!("avx512bw");
+    let counts = is_x86_feature_detected!("avx512vpopcntdq");
+    codes::CodeTable {
+        scan: if bytes {
+            codes::avx512::scan
+        } else {
+            codes::avx2::scan
+        },
+        bits: if counts {
+            codes::avx512::bits
+        } else {
+            codes::avx2::bits
+        },
+        extra: if bytes {
+            codes::avx512::extra
+        } else {
+            codes::avx2::extra
+        },
+        hadamard: codes::avx512::hadamard,
     }
 }
 

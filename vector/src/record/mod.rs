@@ -1,0 +1,303 @@
+//! The records of an index: keys and values, byte by byte, as the format page lays them down.
+//!
+//! Between what the algorithms work on and what a host stores. A decode takes foreign bytes and
+//! returns an error, never a panic; an encode writes the one form that the decode accepts.
+//!
+//! Invariants: F1 keys sort as their bytes, with all records of a posting side by side, its head
+//! first; F2 `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare.
+
+mod block;
+mod small;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use block::{Block, BlockBuilder, Extra, TailEntry};
+#[cfg(test)]
+use small::JobKind;
+pub(crate) use small::{Centroid, Head, Job, Locator, Mark, Meta, State, narrow};
+
+use std::fmt;
+
+/// A posting: a list of entries around one centre. 0 is the list of rows not assigned yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PostingId(pub u32);
+
+impl PostingId {
+    /// Rows that no posting has taken yet. It has no centre and every search reads it.
+    pub const UNASSIGNED: Self = Self(0);
+}
+
+/// A row of the table, as the host numbers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowId(pub u64);
+
+/// The version of a row's vector: rises with every change, for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vver(pub u32);
+
+/// What a record is about; the order is that of the encoded keys (F1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The index itself.
+    Meta,
+    /// The centre of a posting.
+    Centroid(PostingId),
+    /// Counters and horizons of a posting.
+    Head(PostingId),
+    /// 32 entries of a posting.
+    Block(PostingId, u32),
+    /// The further bits of a block.
+    Extra(PostingId, u32),
+    /// An entry that no block has taken yet.
+    Tail(PostingId, RowId, Vver),
+    /// A note that an entry is dead or has moved.
+    Mark(PostingId, RowId, Vver),
+    /// Where the entries of a row are.
+    Locator(RowId),
+    /// Work that a posting waits for.
+    Job(PostingId),
+}
+
+impl Key {
+    /// The key's bytes, at most 18.
+    #[must_use]
+    pub fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(18);
+        let posting = |out: &mut Vec<u8>, kind: u8, id: PostingId| {
+            out.push(kind);
+            out.extend(id.0.to_be_bytes());
+        };
+        match self {
+            Self::Meta => out.push(1),
+            Self::Centroid(id) => posting(&mut out, 2, id),
+            Self::Head(id) => posting(&mut out, 3, id),
+            Self::Block(id, number) | Self::Extra(id, number) => {
+                posting(&mut out, 3, id);
+                out.push(u8::from(matches!(self, Self::Extra(..))));
+                out.extend(number.to_be_bytes());
+            }
+            Self::Tail(id, row, vver) | Self::Mark(id, row, vver) => {
+                posting(&mut out, 3, id);
+                out.push(if matches!(self, Self::Tail(..)) { 2 } else { 3 });
+                out.extend(row.0.to_be_bytes());
+                out.extend(vver.0.to_be_bytes());
+            }
+            Self::Locator(row) => {
+                out.push(4);
+                out.extend(row.0.to_be_bytes());
+            }
+            Self::Job(id) => posting(&mut out, 5, id),
+        }
+        out
+    }
+
+    /// The key of these bytes.
+    ///
+    /// # Errors
+    /// [`RecordError`] if no key has them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let mut from = Reader::new("key", bytes);
+        let kind = from.u8()?;
+        let key = match kind {
+            1 => Self::Meta,
+            2 => Self::Centroid(PostingId(from.u32_be()?)),
+            3 => {
+                let id = PostingId(from.u32_be()?);
+                if from.is_empty() {
+                    return Ok(Self::Head(id));
+                }
+                match from.u8()? {
+                    0 => Self::Block(id, from.u32_be()?),
+                    1 => Self::Extra(id, from.u32_be()?),
+                    2 => Self::Tail(id, RowId(from.u64_be()?), Vver(from.u32_be()?)),
+                    3 => Self::Mark(id, RowId(from.u64_be()?), Vver(from.u32_be()?)),
+                    other => return Err(from.wrong("record of a posting", u64::from(other))),
+                }
+            }
+            4 => Self::Locator(RowId(from.u64_be()?)),
+            5 => Self::Job(PostingId(from.u32_be()?)),
+            other => return Err(from.wrong("kind", u64::from(other))),
+        };
+        from.end()?;
+        Ok(key)
+    }
+}
+
+/// A record whose bytes are not what the format says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Another length than the format gives.
+    Length {
+        /// The record.
+        record: &'static str,
+        /// Bytes that the format asks for; if the record is shorter, at least this many.
+        expected: usize,
+        /// Bytes that there are.
+        found: usize,
+    },
+    /// A number that the format does not know.
+    Value {
+        /// The record.
+        record: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        found: u64,
+    },
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Length {
+                record,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "vector index {record}: expected {expected} bytes, found {found}"
+                )
+            }
+            Self::Value {
+                record,
+                field,
+                found,
+            } => {
+                write!(
+                    f,
+                    "vector index {record}: {field} has the unknown value {found}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+/// Takes a record apart from the front.
+struct Reader<'a> {
+    record: &'static str,
+    len: usize,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn new(record: &'static str, bytes: &'a [u8]) -> Self {
+        Self {
+            record,
+            len: bytes.len(),
+            rest: bytes,
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let found = self.len;
+        let expected = found - self.rest.len() + len;
+        let (part, rest) = self.rest.split_at_checked(len).ok_or(RecordError::Length {
+            record: self.record,
+            expected,
+            found,
+        })?;
+        self.rest = rest;
+        Ok(part)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn u8(&mut self) -> Result<u8, RecordError> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, RecordError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, RecordError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, RecordError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn u32_be(&mut self) -> Result<u32, RecordError> {
+        Ok(u32::from_be_bytes(self.array()?))
+    }
+
+    fn u64_be(&mut self) -> Result<u64, RecordError> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+
+    /// The version byte that records begin with.
+    fn version(&mut self) -> Result<(), RecordError> {
+        match self.u8()? {
+            1 => Ok(()),
+            other => Err(self.wrong("version", u64::from(other))),
+        }
+    }
+
+    /// A number of code dimensions, stored in units of 64; it must be that of the index.
+    fn code_dim(&mut self, expected: usize) -> Result<(), RecordError> {
+        let found = self.u16()?;
+        if usize::from(found) * 64 == expected {
+            Ok(())
+        } else {
+            Err(self.wrong("dimensions", u64::from(found) * 64))
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn end(&self) -> Result<(), RecordError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        Err(RecordError::Length {
+            record: self.record,
+            expected: self.len - self.rest.len(),
+            found: self.len,
+        })
+    }
+
+    fn wrong(&self, field: &'static str, found: u64) -> RecordError {
+        RecordError::Value {
+            record: self.record,
+            field,
+            found,
+        }
+    }
+}
+
+/// Tries every decoder on the same bytes: the entry point of a fuzz target. Returns how many took
+/// them. The first two bytes choose the code dimensions.
+#[doc(hidden)]
+#[must_use]
+pub fn decode_any(bytes: &[u8]) -> usize {
+    let Some((&[low, high], value)) = bytes.split_first_chunk() else {
+        return 0;
+    };
+    let units = u16::from_le_bytes([low, high]) % 256 + 1;
+    let dim = usize::from(units) * 64;
+    let taken = [
+        Key::decode(value).is_ok(),
+        Block::decode(value, dim)
+            .is_ok_and(|block| (0..block.used()).all(|slot| block.code(slot).len() * 8 == dim)),
+        Extra::decode(value, dim).is_ok_and(|extra| extra.slot(0).is_some()),
+        TailEntry::decode(value, dim).is_ok(),
+        Head::decode(value).is_ok(),
+        Mark::decode(value).is_ok(),
+        Locator::decode(value).is_ok(),
+        Centroid::decode(value, dim).is_ok(),
+        Job::decode(value).is_ok(),
+        Meta::decode(value).is_ok(),
+    ];
+    taken.into_iter().filter(|&ok| ok).count()
+}

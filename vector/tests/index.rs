@@ -1,0 +1,491 @@
+//! The index against brute force over the same snapshot: built, changed, searched.
+//!
+//! Where a mistake was put in and made a test fail, the test names it.
+
+// A helper of a test ends the test on the spot.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use terrane_vector::{
+    CentroidSet, IndexError, IndexParams, Key, MemoryStore, Metric, PostingId, PostingStore,
+    Prepared, RowId, SearchParams, Stop, VectorError, VectorIndex, Vver, nearest,
+};
+
+/// A seeded stream of numbers around zero, about normal.
+struct Stream(u64);
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        self.0 ^ self.0 >> 33
+    }
+
+    fn normal(&mut self) -> f32 {
+        let one = |word: u64| (word >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
+        (0..6).map(|_| one(self.next())).sum::<f32>() * 1.4
+    }
+
+    /// A vector near one of 40 topics.
+    fn vector(&mut self, dim: usize) -> Vec<f32> {
+        let mut topic = Stream(self.next() % 40 + 1);
+        (0..dim)
+            .map(|_| topic.normal() + 0.7 * self.normal())
+            .collect()
+    }
+}
+
+/// A table, its index, and the same rows in a map.
+struct World {
+    index: VectorIndex,
+    store: MemoryStore,
+    rows: BTreeMap<RowId, Vec<f32>>,
+    ts: u64,
+}
+
+impl World {
+    fn built(metric: Metric, dim: usize, rows: BTreeMap<RowId, Vec<f32>>) -> Self {
+        Self::with(IndexParams::new(metric, dim, 3), rows)
+    }
+
+    fn with(params: IndexParams, rows: BTreeMap<RowId, Vec<f32>>) -> Self {
+        let index = VectorIndex::new(params).unwrap();
+        let mut store = MemoryStore::new(CentroidSet::empty(params.metric, params.dim));
+        let writes = index
+            .build(1, rows.iter().map(|(id, row)| (*id, &row[..])))
+            .unwrap();
+        store.apply(1, writes).unwrap();
+        for (id, row) in &rows {
+            store.put_row(1, *id, Some((Vver(0), row.clone())));
+        }
+        Self {
+            index,
+            store,
+            rows,
+            ts: 1,
+        }
+    }
+
+    fn random(metric: Metric, dim: usize, count: u64) -> Self {
+        let mut stream = Stream(9);
+        Self::built(
+            metric,
+            dim,
+            (0..count)
+                .map(|id| (RowId(id), stream.vector(dim)))
+                .collect(),
+        )
+    }
+
+    /// Commits a change of a row.
+    fn change(&mut self, id: RowId, vector: Option<Vec<f32>>) -> Vver {
+        self.ts += 1;
+        let change = self.index.prepare(id, vector.as_deref()).unwrap();
+        let set = self.store.centroids();
+        let locator = self.store.record(Key::Locator(id));
+        let (vver, writes) = self.index.bind(&set, &change, locator, self.ts).unwrap();
+        self.store.apply(set.epoch(), writes).unwrap();
+        self.store
+            .put_row(self.ts, id, vector.clone().map(|vector| (vver, vector)));
+        match vector {
+            Some(vector) => self.rows.insert(id, vector),
+            None => self.rows.remove(&id),
+        };
+        vver
+    }
+
+    /// Folds every posting.
+    fn fold(&mut self, horizon: u64, intent: &mut dyn FnMut(RowId) -> bool) {
+        for id in 0..=self.store.centroids().len() as u32 {
+            let writes = self
+                .index
+                .fold(&self.store, PostingId(id), horizon, intent)
+                .unwrap();
+            self.store.apply(1, writes).unwrap();
+        }
+    }
+
+    fn brute(&self, query: &[f32], k: usize) -> Vec<RowId> {
+        let query = Prepared::new(self.index.metric(), query).unwrap();
+        let rows = self.rows.iter().map(|(id, row)| (*id, &row[..]));
+        let hits = nearest(&query, k, rows, |_| true).unwrap();
+        hits.into_iter().map(|hit| hit.id).collect()
+    }
+
+    /// Ids from a search of every posting, by codes even where the table is small.
+    fn full(&self, query: &[f32], k: usize) -> Vec<RowId> {
+        let all = usize::MAX;
+        let wide = SearchParams {
+            patience: all,
+            ratio: 1e9,
+            exact_below: 0,
+            ..SearchParams::new(k)
+        };
+        let found = self.index.search(&self.store, query, &wide, None).unwrap();
+        assert!(k == 0 || found.postings > 0, "the index was searched");
+        found.hits.into_iter().map(|hit| hit.id).collect()
+    }
+}
+
+fn overlap(a: &[RowId], b: &[RowId]) -> usize {
+    a.iter().filter(|id| b.contains(id)).count()
+}
+
+// Seen to fail with the second stage reading another slot's bits.
+#[test]
+fn a_search_of_all_postings_finds_what_brute_force_finds() {
+    for metric in Metric::ALL {
+        for dim in [3, 60, 200] {
+            let mut world = World::random(metric, dim, 1500);
+            let mut stream = Stream(77);
+            for id in 0..300 {
+                world.change(RowId(id * 7), Some(stream.vector(dim)));
+            }
+            let (mut right, mut all) = (0, 0);
+            for _ in 0..40 {
+                let query = stream.vector(dim);
+                let (found, brute) = (world.full(&query, 10), world.brute(&query, 10));
+                assert_eq!(found.len(), 10);
+                right += overlap(&found, &brute);
+                all += 10;
+            }
+            // A bound is broken once in a hundred times.
+            assert!(
+                right * 100 >= all * 99,
+                "{metric} at {dim}: {right} of {all}"
+            );
+        }
+    }
+}
+
+// Seen to fail with the second stage reading another slot's bits.
+#[test]
+fn the_default_stop_reads_a_part_and_finds_most() {
+    let world = World::random(Metric::Cosine, 96, 6000);
+    let mut stream = Stream(5);
+    let (mut right, mut read) = (0, 0);
+    for _ in 0..50 {
+        let query = stream.vector(96);
+        let params = SearchParams {
+            patience: 8,
+            ..SearchParams::new(10)
+        };
+        let found = world
+            .index
+            .search(&world.store, &query, &params, None)
+            .unwrap();
+        let ids: Vec<RowId> = found.hits.iter().map(|hit| hit.id).collect();
+        right += overlap(&ids, &world.brute(&query, 10));
+        read += found.scanned;
+        assert_ne!(found.stop, Stop::Complete);
+    }
+    assert!(right >= 450, "{right} of 500");
+    assert!(read < 50 * 6000 / 2, "{read} entries read");
+}
+
+// Seen to fail with marks of newer commits applied to old snapshots.
+#[test]
+fn an_old_snapshot_finds_its_own_rows() {
+    let mut world = World::random(Metric::L2, 64, 800);
+    let before = world.rows.clone();
+    let (old, mut stream) = (world.ts, Stream(6));
+    for id in 0..400 {
+        let vector = if id % 3 == 0 {
+            None
+        } else {
+            Some(stream.vector(64))
+        };
+        world.change(RowId(2 * id), vector);
+    }
+    let after = std::mem::replace(&mut world.rows, before);
+    for (snapshot, rows) in [(old, None), (world.ts, Some(after))] {
+        world.store.set_snapshot(snapshot);
+        world.rows = rows.unwrap_or(std::mem::take(&mut world.rows));
+        let mut right = 0;
+        for _ in 0..30 {
+            let query = stream.vector(64);
+            right += overlap(&world.full(&query, 10), &world.brute(&query, 10));
+        }
+        assert!(right >= 297, "{right} of 300 at {snapshot}");
+    }
+}
+
+// Seen to fail with: the version starting again at 1 after a delete, the mark of the old version
+// hiding the new one.
+#[test]
+fn insert_delete_insert_into_one_posting_finds_the_row() {
+    let mut world = World::random(Metric::L2, 32, 300);
+    let (row, place) = (RowId(1 << 40), vec![9.0; 32]);
+    let mut last = Vver(0);
+    for _ in 0..50 {
+        let vver = world.change(row, Some(place.clone()));
+        assert!(vver > last, "{vver:?} after {last:?}");
+        last = vver;
+        assert_eq!(world.full(&place, 1), [row]);
+        world.change(row, None);
+        assert_ne!(world.full(&place, 1), [row]);
+    }
+}
+
+#[test]
+fn a_row_updated_a_thousand_times_is_found_once_and_where_it_is() {
+    let mut world = World::random(Metric::L2, 16, 200);
+    let mut stream = Stream(8);
+    let places: Vec<Vec<f32>> = (0..1000).map(|_| stream.vector(16)).collect();
+    for place in &places {
+        world.change(RowId(5), Some(place.clone()));
+    }
+    let last = &places[999];
+    assert_eq!(world.full(last, 1), [RowId(5)]);
+    let all = world.full(&places[0], 200);
+    assert_eq!(all.iter().filter(|id| **id == RowId(5)).count(), 1);
+    assert_eq!(all.len(), 200);
+}
+
+// Seen to fail with a row pushed for each of its copies, and with tail entries coded against zeros
+// instead of their centre.
+#[test]
+fn copies_in_several_postings_give_one_hit() {
+    let params = IndexParams {
+        replicas: 4,
+        ..IndexParams::new(Metric::Cosine, 48, 1)
+    };
+    let mut stream = Stream(10);
+    let rows = (0..1000).map(|id| (RowId(id), stream.vector(48))).collect();
+    let mut world = World::with(params, rows);
+    for id in 0..200 {
+        world.change(RowId(2000 + id), Some(stream.vector(48)));
+    }
+    for _ in 0..20 {
+        let query = stream.vector(48);
+        let mut ids = world.full(&query, 300);
+        assert!(overlap(&ids, &world.brute(&query, 300)) >= 297);
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 300);
+    }
+}
+
+// Seen to fail with thresholds from upper bounds although a filter is there.
+#[test]
+fn a_filter_gets_k_rows_whenever_k_match() {
+    let world = World::random(Metric::L2, 40, 4000);
+    let mut stream = Stream(12);
+    for modulus in [2, 20, 200, 1000, 3999] {
+        for _ in 0..5 {
+            let query = stream.vector(40);
+            let mut accept = |row: RowId| row.0.is_multiple_of(modulus);
+            let matching = world.rows.keys().filter(|row| row.0 % modulus == 0).count();
+            let params = SearchParams {
+                patience: 64,
+                ..SearchParams::new(10)
+            };
+            let found = world
+                .index
+                .search(&world.store, &query, &params, Some(&mut accept));
+            let found = found.unwrap();
+            assert_eq!(found.hits.len(), matching.min(10), "one of {modulus}");
+            assert!(found.hits.iter().all(|hit| hit.id.0 % modulus == 0));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_equal_rows_are_all_found() {
+    let rows = (0..10_000).map(|id| (RowId(id), vec![0.5; 24])).collect();
+    let world = World::built(Metric::L2, 24, rows);
+    assert_eq!(world.full(&[0.25; 24], 10_000).len(), 10_000);
+}
+
+// Seen to fail with the first insert into an empty index bound to a posting that does not exist.
+#[test]
+fn an_index_that_begins_empty_keeps_its_rows_unassigned_and_finds_them() {
+    let mut world = World::random(Metric::Dot, 8, 0);
+    let mut stream = Stream(14);
+    for id in 0..100 {
+        world.change(RowId(id), Some(stream.vector(8)));
+    }
+    let query = stream.vector(8);
+    assert_eq!(world.full(&query, 10), world.brute(&query, 10));
+    assert_eq!(world.full(&query, 100).len(), 100);
+}
+
+#[test]
+fn a_small_table_is_scanned_exactly() {
+    let world = World::random(Metric::Cosine, 20, 500);
+    let query = Stream(15).vector(20);
+    let found = world
+        .index
+        .search(&world.store, &query, &SearchParams::new(7), None)
+        .unwrap();
+    assert_eq!(
+        (found.postings, found.rows, found.stop),
+        (0, 500, Stop::Complete)
+    );
+    let ids: Vec<RowId> = found.hits.iter().map(|hit| hit.id).collect();
+    assert_eq!(ids, world.brute(&query, 7));
+}
+
+// Seen to fail with the horizon of the head not looked at, and with `lacks_since` not compared.
+#[test]
+fn a_head_that_lacks_entries_restarts_or_refuses_a_search() {
+    let mut world = World::random(Metric::L2, 16, 300);
+    let key = Key::Head(PostingId(1));
+    let mut head = world.store.record(key).unwrap().to_vec();
+    let params = SearchParams {
+        exact_below: 0,
+        ..SearchParams::new(300)
+    };
+    // The posting lacks entries since an epoch that no set has yet: restarts, then all rows.
+    head[9] = 7;
+    world
+        .store
+        .apply(1, vec![(key, Some(head.clone()))])
+        .unwrap();
+    let found = world
+        .index
+        .search(&world.store, &[0.0; 16], &params, None)
+        .unwrap();
+    assert_eq!(
+        (found.restarts, found.rows, found.hits.len()),
+        (3, 300, 300)
+    );
+    // It dropped what snapshots before 50 need.
+    (head[9], head[17]) = (0, 50);
+    world.store.apply(1, vec![(key, Some(head))]).unwrap();
+    world.store.set_snapshot(49);
+    let refused = world.index.search(&world.store, &[0.0; 16], &params, None);
+    let posting = PostingId(1);
+    assert_eq!(
+        refused,
+        Err(IndexError::SnapshotTooOld {
+            posting,
+            snapshot: 49,
+            horizon: 50
+        })
+    );
+    world.store.set_snapshot(50);
+    assert!(
+        world
+            .index
+            .search(&world.store, &[0.0; 16], &params, None)
+            .is_ok()
+    );
+}
+
+#[test]
+fn what_cannot_be_served_is_named() {
+    let world = World::random(Metric::Cosine, 16, 300);
+    let search = |query: &[f32], params| world.index.search(&world.store, query, &params, None);
+    let params = SearchParams::new(1);
+    let dimension = VectorError::Dimension {
+        expected: 16,
+        found: 3,
+    };
+    assert_eq!(
+        search(&[1.0; 3], params),
+        Err(IndexError::Vector(dimension))
+    );
+    let zero = VectorError::ZeroNorm {
+        metric: Metric::Cosine,
+        dim: 16,
+    };
+    assert_eq!(search(&[0.0; 16], params), Err(IndexError::Vector(zero)));
+    let many = VectorError::TooMany { found: 10_001 };
+    assert_eq!(
+        search(&[1.0; 16], SearchParams::new(10_001)),
+        Err(IndexError::Vector(many))
+    );
+    let params = SearchParams {
+        ratio: f32::NAN,
+        ..params
+    };
+    let parameter = IndexError::Parameter {
+        name: "ratio",
+        expected: "0 or more",
+    };
+    assert_eq!(search(&[1.0; 16], params), Err(parameter));
+    assert!(
+        world
+            .index
+            .prepare(RowId(1), Some(&[f32::NAN; 16]))
+            .is_err()
+    );
+    let wrong = IndexParams {
+        replicas: 5,
+        ..IndexParams::new(Metric::L2, 8, 0)
+    };
+    assert!(VectorIndex::new(wrong).is_err());
+}
+
+// Seen to fail with dead entries dropped whatever the horizon.
+#[test]
+fn a_fold_keeps_what_a_snapshot_needs_and_drops_the_rest() {
+    let mut world = World::random(Metric::L2, 64, 800);
+    let before = world.rows.clone();
+    let (old, mut stream) = (world.ts, Stream(6));
+    for id in 0..400 {
+        let vector = if id % 3 == 0 {
+            None
+        } else {
+            Some(stream.vector(64))
+        };
+        world.change(RowId(2 * id), vector);
+    }
+    let after = std::mem::take(&mut world.rows);
+    let size = world.store.record_bytes();
+    // The horizon is at the old snapshot, then above it.
+    for (horizon, snapshot, rows) in [
+        (old, old, &before),
+        (old, world.ts, &after),
+        (world.ts, world.ts, &after),
+    ] {
+        world.fold(horizon, &mut |_| true);
+        world.store.set_snapshot(snapshot);
+        world.rows.clone_from(rows);
+        let mut right = 0;
+        for _ in 0..30 {
+            let query = stream.vector(64);
+            right += overlap(&world.full(&query, 10), &world.brute(&query, 10));
+        }
+        assert!(right >= 297, "{right} of 300 at {snapshot}");
+    }
+    assert!(
+        world.store.record_bytes() < size * 3 / 4,
+        "dead entries are gone"
+    );
+    world.store.set_snapshot(old);
+    let params = SearchParams {
+        exact_below: 0,
+        ..SearchParams::new(10)
+    };
+    let refused = world.index.search(&world.store, &[0.0; 64], &params, None);
+    assert!(
+        matches!(refused, Err(IndexError::SnapshotTooOld { .. })),
+        "{refused:?}"
+    );
+}
+
+// Seen to fail with `stale` not counted down (the locator stays), and with the intent ignored.
+#[test]
+fn the_locator_of_a_deleted_row_goes_with_its_last_copy() {
+    let mut world = World::random(Metric::L2, 32, 300);
+    let row = RowId(7);
+    for place in [vec![9.0; 32], vec![-9.0; 32], vec![9.0; 32]] {
+        world.change(row, Some(place));
+    }
+    world.change(row, None);
+    // Somebody uses the row.
+    world.fold(world.ts, &mut |_| false);
+    assert!(world.store.record(Key::Locator(row)).is_some());
+    let vver = world.change(row, Some(vec![9.0; 32]));
+    assert_eq!(vver, Vver(4), "the version rises while a copy is there");
+    assert_eq!(world.full(&[9.0; 32], 1), [row]);
+    world.change(row, None);
+    world.fold(world.ts, &mut |_| true);
+    assert!(world.store.record(Key::Locator(row)).is_none());
+    assert_eq!(world.full(&[9.0; 32], 300).len(), 299);
+}
