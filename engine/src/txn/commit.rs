@@ -260,6 +260,9 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
 
     // A transaction that has read nothing has no snapshot, and nothing to validate.
     let read_ts = tx.read_ts();
+    tx.reads
+        .borrow_mut()
+        .forget_written(|tree, key| tx.writes.get(tree, key).is_some());
     let serializable = tx.isolation == Isolation::Serializable && !tx.reads.borrow().is_empty();
     let newest = core.ring.newest();
     if let Some(read_ts) = read_ts {

@@ -44,6 +44,13 @@ impl Reads {
         self.keys.is_empty() && self.ranges.is_empty()
     }
 
+    /// Forgets the keys that are also written, once their intents are placed: placing has refused a
+    /// version newer than the snapshot, and until the intents go nobody else writes these rows. So
+    /// a read-modify-write has nothing left to validate.
+    pub(crate) fn forget_written(&mut self, is_written: impl Fn(TreeId, &[u8]) -> bool) {
+        self.keys.retain(|(tree, key)| !is_written(*tree, key));
+    }
+
     /// Checks against the commits in (`read_ts`, `upto`] and every intent stamped at or below
     /// `upto`. An error names the key that changed, if it was read by key.
     pub(crate) fn check_before(
@@ -89,5 +96,22 @@ impl Reads {
             };
             self.keys.iter().any(key) || self.ranges.iter().any(range)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_written_is_left_to_validate() {
+        let mut reads = Reads::default();
+        for key in [b"a", b"b"] {
+            reads.key(TreeId(300), key);
+        }
+        reads.forget_written(|tree, key| tree == TreeId(300) && key == b"a");
+        assert_eq!(reads.keys, [(TreeId(300), b"b".as_slice().into())]);
+        reads.forget_written(|tree, _| tree == TreeId(300));
+        assert!(reads.is_empty());
     }
 }
