@@ -8,7 +8,7 @@ use terrane_btree::{Class, Step, Store, StoreError, StoreOptions};
 use terrane_wal::io::sim::{Fault, OpKind, SimDisk};
 use terrane_wal::lsn::TreeId;
 
-use crate::rig::{self, Dice, ModelLog};
+use crate::rig::{self, Dice, ModelLog, Op};
 
 /// Sixteen threads and a checkpoint that steps slowly share 64 frames; a watchdog of 60 s.
 #[test]
@@ -73,38 +73,65 @@ fn sixty_four_frames_serve_sixteen_threads() {
 }
 
 /// Rows 80 and 81: a full device refuses before anything is changed, lets a checkpoint finish out
-/// of the reserve, and serves again without a reopen when there is room.
+/// of the reserve, and serves again without a reopen when there is room; with room for zero to
+/// three more zones at the start.
 ///
 /// Seen to fail with a reserve of zero (the checkpoint fails as well).
 #[test]
 fn a_full_device_refuses_and_recovers() {
+    for zones in 0..4 {
+        full_and_back(zones);
+    }
+}
+
+/// Bytes of the first `zones` zones: 256 KiB, and each twice the one before.
+fn bytes_of(zones: u32) -> u64 {
+    (256 << 10) * ((1 << zones) - 1)
+}
+
+/// A put of 2 to 6 KB, so that few rows fill a device.
+fn wide(dice: &mut Dice) -> Op {
+    let key = format!("row {:05}", dice.below(WIDE)).into_bytes();
+    let len = 2000 + dice.below(4000) as usize;
+    (key, Some(vec![dice.next() as u8; len]))
+}
+
+/// Keys of [`wide`]: more bytes than the largest device here has.
+const WIDE: u64 = 12_000;
+
+/// Fills a store of four zones on a device that has room for so many more, then empties it.
+fn full_and_back(zones: u32) {
     let disk = SimDisk::seeded(2);
     let (store, tree) = rig::create(&disk, &rig::plain_env(&disk)).expect("create");
     let log = ModelLog::eager();
     let mut dice = Dice(3);
-    disk.set_capacity(Some(6 << 20));
+    while store.stats().file_bytes < bytes_of(4) {
+        log.run(&tree, wide(&mut dice)).expect("update");
+    }
+    assert_eq!(store.stats().file_bytes, bytes_of(4), "zones at the start");
+    // Beside the data: superblock and maps, less than another zone.
+    disk.set_capacity(Some(bytes_of(4 + zones) + (2 << 20)));
     let mut refused = 0;
-    for _ in 0..6000 {
+    while refused <= 40 {
         match store.admit(4) {
-            Ok(()) => log
-                .run(&tree, dice.op(20_000, 0))
-                .expect("an admitted change"),
+            Ok(()) => log.run(&tree, wide(&mut dice)).expect("an admitted change"),
             Err(StoreError::Full { .. }) => {
                 refused += 1;
                 // Slots that only older images hold come back with them.
                 rig::checkpoint(&store, &log).expect("a checkpoint on a full device");
-                if refused > 40 {
-                    break;
-                }
             }
             Err(error) => panic!("{error}"),
         }
     }
-    assert!(refused > 40, "the device was never full");
+    assert_eq!(
+        store.stats().file_bytes,
+        bytes_of(4 + zones),
+        "zones when full"
+    );
     assert!(rig::content(&store).expect("rows") == log.rows_at(log.len()));
     rig::assert_clean(&store, "full");
     // Deletes need pages too: they are not refused, and they make room.
-    for n in 0..20_000 {
+    for n in 0..WIDE {
         if n % 8 != 0 {
             log.run(&tree, (format!("row {n:05}").into_bytes(), None))
                 .expect("delete");
@@ -115,9 +142,9 @@ fn a_full_device_refuses_and_recovers() {
     }
     rig::checkpoint(&store, &log).expect("checkpoint");
     rig::checkpoint(&store, &log).expect("checkpoint");
-    for _ in 0..300 {
+    for _ in 0..40 {
         store.admit(4).expect("there is room again");
-        log.run(&tree, dice.op(20_000, 0)).expect("update");
+        log.run(&tree, wide(&mut dice)).expect("update");
     }
     rig::checkpoint(&store, &log).expect("checkpoint");
     rig::assert_clean(&store, "after");
