@@ -251,7 +251,7 @@ impl Unapplied {
         lower: Bound<&[u8]>,
         upper: Bound<&[u8]>,
     ) -> Result<()> {
-        if self.len() == 0 || crate::txn::write_set::crossed(lower, upper) {
+        if self.len() == 0 || crate::txn::range::crossed(lower, upper) {
             return Ok(());
         }
         let rows = self.rows.lock();

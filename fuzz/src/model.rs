@@ -7,7 +7,9 @@
 //! - M1: the state after commit n is the last version at or below n of each row.
 //! - M2: a transaction's view is fixed by its first read that its own writes do not answer.
 //! - M3: a commit conflicts if and only if the view is fixed and, after it, somebody committed a
-//!   row that it writes or, if serializable, a row or a requested range that it has read.
+//!   row that it writes or, if serializable, a row that it has read or one within the reach of a
+//!   scan: from the end at which the scan began to the last row that it gave out, or all of the
+//!   range if it came to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,6 +193,23 @@ impl ScanOf {
         above && below
     }
 
+    /// What of the range was read when these rows were given out and no further one was asked for;
+    /// None if nothing was.
+    fn reached(&self, rows: &[(KeyId, Val)]) -> Option<ScanOf> {
+        if rows.len() < self.limit as usize {
+            return Some(*self);
+        }
+        let last = Edge::Included(rows.last()?.0);
+        Some(if self.reverse {
+            ScanOf {
+                from: last,
+                ..*self
+            }
+        } else {
+            ScanOf { to: last, ..*self }
+        })
+    }
+
     /// True if no key whatever lies in the range, though it is none that is refused.
     #[must_use]
     pub fn is_void(&self) -> bool {
@@ -258,9 +277,10 @@ impl TxModel {
         if scan.is_void() {
             return Vec::new();
         }
-        self.read_ranges.push(*scan);
         let view = *self.view.get_or_insert(model.newest());
-        model.scan_over(scan, view, &self.writes)
+        let rows = model.scan_over(scan, view, &self.writes);
+        self.read_ranges.extend(scan.reached(&rows));
+        rows
     }
 
     /// Writes the row.
@@ -403,6 +423,44 @@ mod tests {
         write(&mut model, 5, 3);
         assert!(!blind.conflicts(&model));
         assert!(reader.conflicts(&model));
+    }
+
+    #[test]
+    fn a_scan_that_was_stopped_has_read_up_to_its_last_row() {
+        for (reverse, limit, written, conflict) in [
+            (false, 2, 4, true),
+            (false, 2, 3, true),
+            (false, 2, 5, false),
+            (true, 2, 5, true),
+            (true, 2, 3, false),
+            (false, 3, 9, false),
+            (false, 4, 9, true),
+            (true, 4, 1, true),
+            (false, 0, 2, false),
+        ] {
+            let mut model = Model::default();
+            for key in [2, 4, 6] {
+                write(&mut model, key, 1);
+            }
+            let mut tx = TxModel::new(Level::Serializable);
+            let (limit, all) = (limit, all());
+            let rows = tx.scan(
+                &model,
+                &ScanOf {
+                    reverse,
+                    limit,
+                    ..all
+                },
+            );
+            assert_eq!(rows.len(), usize::from(limit).min(3));
+            tx.put(row(20), val(1));
+            write(&mut model, written, 2);
+            assert_eq!(
+                tx.conflicts(&model),
+                conflict,
+                "{reverse} {limit} {written}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The one place where a transaction becomes visible (storage.md 6.1).
 //!
 //! ```text
-//! leaves -> intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix)
+//! scans end -> leaves -> intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix)
 //!         -> validate (v, ts)
 //!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
 //! ```
@@ -109,6 +109,7 @@ impl Drop for PanicGuard<'_> {
 
 /// Commits the transaction up to step 8; the ticket waits for the level.
 pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
+    tx.end_scans();
     let core = tx.core().clone();
     let (db, durability) = (tx.db.clone(), tx.durability);
     if tx.writes.is_empty() && tx.tree_ops.is_empty() && tx.idempotency.is_none() {

@@ -16,6 +16,7 @@ pub(crate) mod prefix;
 pub(crate) mod range;
 #[cfg(not(loom))]
 pub(crate) mod raw;
+pub(crate) mod reach;
 pub(crate) mod recent;
 #[cfg(not(loom))]
 pub(crate) mod retry;
@@ -26,7 +27,6 @@ pub(crate) mod scan;
 pub(crate) mod snapshot;
 #[cfg(not(loom))]
 pub(crate) mod sweep;
-#[cfg(not(loom))]
 pub(crate) mod tentative;
 #[cfg(not(loom))]
 pub(crate) mod transaction;

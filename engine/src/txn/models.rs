@@ -5,6 +5,7 @@
 //! `RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=3 cargo test --release -p terrane --lib models
 //! --target-dir target/loom`. Each rule is also modelled switched off, and must then fail.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use loom::thread;
@@ -14,8 +15,11 @@ use terrane_wal::sync::{AtomicU64, Mutex, Ordering};
 use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPositions;
 use crate::txn::prefix::Prefix;
+use crate::txn::range::Range;
+use crate::txn::reach::Reach;
 use crate::txn::recent::{Claim, Recent, Seen};
 use crate::txn::ring::{Ring, RowKey};
+use crate::txn::tentative::Tentative;
 use crate::txn::validate::Reads;
 
 const TREE: TreeId = TreeId(300);
@@ -236,9 +240,17 @@ impl Pair {
         let (mut seen, mut reads) = ([0; 2], Reads::default());
         for &row in step.reads {
             let (tree, key) = Pair::key(row);
-            reads.key(tree, &key);
             seen[row] = self.read(row, read_ts);
+            // By scan and by key in turns of what is read.
+            if row == 0 {
+                let reach = reach_from(&key);
+                reach.widen(false, &key);
+                reads.scan(reach);
+            } else {
+                reads.key(tree, &key);
+            }
         }
+        reads.take_scans();
         let (tree, key) = Pair::key(step.writes);
         let owner = Owner::new(1 + step.writes as u64);
         let claim = self.recent.claim(tree, &key, &owner, Some(read_ts));
@@ -287,6 +299,15 @@ impl Pair {
         }
         Some(ts)
     }
+}
+
+/// The reach of a scan from `key` on.
+fn reach_from(key: &[u8]) -> Arc<Reach> {
+    Arc::new(Reach::new(Arc::new(Range {
+        tree: TREE,
+        lower: Bound::Included(key.to_vec()),
+        upper: Bound::Unbounded,
+    })))
 }
 
 /// The states that a reader beside the steps, and after all of them, sees in this order.
@@ -382,4 +403,37 @@ fn read_only_anomaly() {
 #[should_panic(expected = "X4")]
 fn read_only_anomaly_off() {
     crossing(FEE, false);
+}
+
+/// A scan is about to give out a row on one thread while its transaction begins to commit on
+/// another: what is given out is among what is validated.
+fn scan_beside_commit(widen_first: bool) {
+    loom::model(move || {
+        let (reach, tentative) = (reach_from(b"x"), Arc::new(Tentative::default()));
+        let mut reads = Reads::default();
+        reads.scan(reach.clone());
+        let scan = {
+            let tentative = tentative.clone();
+            thread::spawn(move || {
+                let open = !widen_first && tentative.check().is_ok();
+                reach.widen(false, b"y");
+                open || widen_first && tentative.check().is_ok()
+            })
+        };
+        tentative.end();
+        reads.take_scans();
+        let given = scan.join().unwrap();
+        assert!(!given || !reads.is_empty(), "H2");
+    });
+}
+
+#[test]
+fn scan_widens_then_looks_for_the_end() {
+    scan_beside_commit(true);
+}
+
+#[test]
+#[should_panic(expected = "H2")]
+fn scan_widens_then_looks_for_the_end_off() {
+    scan_beside_commit(false);
 }

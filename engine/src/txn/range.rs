@@ -1,4 +1,4 @@
-//! A range of rows as it was asked for: what a scan yields, and what a validation asks again.
+//! A range of rows: what a scan is asked for, and what of it counts as read.
 
 use std::ops::Bound;
 
@@ -6,13 +6,12 @@ use terrane_wal::lsn::TreeId;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a scan was asked for.
-#[derive(Clone, Debug)]
+/// A range of one tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) tree: TreeId,
     pub(crate) lower: Bound<Vec<u8>>,
     pub(crate) upper: Bound<Vec<u8>>,
-    pub(crate) reverse: bool,
 }
 
 impl Range {
@@ -33,6 +32,12 @@ impl Range {
         }
         Ok(())
     }
+
+    /// True if no key can lie in the range.
+    pub(crate) fn is_void(&self) -> bool {
+        let (lower, upper) = self.bounds();
+        crossed(lower, upper)
+    }
 }
 
 fn borrow(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
@@ -47,5 +52,15 @@ fn edge(bound: Bound<&[u8]>) -> Option<&[u8]> {
     match bound {
         Bound::Unbounded => None,
         Bound::Included(key) | Bound::Excluded(key) => Some(key),
+    }
+}
+
+/// True if no key lies between the bounds, in the cases where a map's `range` would panic.
+pub(crate) fn crossed(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
+    match (lower, upper) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Excluded(lower), Bound::Excluded(upper)) => lower >= upper,
+        (Bound::Included(lower) | Bound::Excluded(lower), Bound::Included(upper))
+        | (Bound::Included(lower), Bound::Excluded(upper)) => lower > upper,
     }
 }

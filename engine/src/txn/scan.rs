@@ -2,7 +2,8 @@
 //!
 //! Leaf by leaf from the tree (each leaf copied in one validated read), each row with a versioned
 //! bit judged by the recent-writes index afterwards (R1), merged with the transaction's own writes.
-//! Rows are lent out of the leaf's copy: none is copied again before somebody wants to keep it.
+//! Rows are lent out of the leaf's copy: none is copied again before somebody wants to keep it. In a
+//! serializable transaction every row widens the scan's reach before it is given out (H1).
 
 use std::fmt;
 use std::ops::Bound;
@@ -16,10 +17,11 @@ use crate::database::Database;
 use crate::error::Result;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
+use crate::txn::reach::Reach;
 use crate::txn::recent::Seen;
 use crate::txn::snapshot::{check_floor, too_old};
 use crate::txn::tentative::Tentative;
-use crate::txn::write_set::{WriteSet, crossed};
+use crate::txn::write_set::WriteSet;
 
 type Pair = (Vec<u8>, Vec<u8>);
 
@@ -41,11 +43,23 @@ enum Current {
     Own(Arc<[u8]>, Vec<u8>),
 }
 
+/// What a scan shares with the transaction that it belongs to.
+#[derive(Clone)]
+pub(crate) struct Within {
+    /// The transaction's own writes, as they were when the scan began; None: there were none.
+    pub(crate) writes: Option<Arc<WriteSet>>,
+    /// Whether the transaction goes on, and the newest version that it has read.
+    pub(crate) tentative: Arc<Tentative>,
+    /// What of the range counts as read, if that is to be validated.
+    pub(crate) reach: Option<Arc<Reach>>,
+}
+
 /// Rows of a range as (key, value), in key order or its reverse. Owned and `Send`.
 pub struct RawScan {
     db: Database,
     pin: Arc<ReadPin>,
-    range: Range,
+    range: Arc<Range>,
+    reverse: bool,
     cursor: Option<Cursor>,
     leaf: LeafRows,
     /// The next row of `leaf`.
@@ -53,17 +67,10 @@ pub struct RawScan {
     /// The next row of the tree, already judged.
     stored: Option<Judged>,
     current: Current,
-    own: Option<Own>,
-    /// What the scan's transaction has read, if it belongs to one.
-    tentative: Option<Arc<Tentative>>,
-    failed: bool,
-}
-
-/// The transaction's own writes, as they were when the scan began.
-struct Own {
-    writes: Arc<WriteSet>,
+    within: Option<Within>,
     /// The last own key that was handed out or passed over.
-    last: Option<Arc<[u8]>>,
+    last_own: Option<Arc<[u8]>>,
+    failed: bool,
 }
 
 /// A write of the transaction itself: its key and its value, None if it deletes the row.
@@ -74,45 +81,41 @@ impl RawScan {
     pub(crate) fn new(
         db: &Database,
         pin: Arc<ReadPin>,
-        range: Range,
-        own: Option<Arc<WriteSet>>,
-        tentative: Option<Arc<Tentative>>,
+        range: Arc<Range>,
+        reverse: bool,
+        within: Option<Within>,
     ) -> Result<RawScan> {
         range.check()?;
         let (lower, upper) = range.bounds();
         let core = db.core();
         let tree = core.tree(range.tree)?;
         core.unapplied.check_range(range.tree, lower, upper)?;
-        let direction = if range.reverse {
+        let direction = if reverse {
             Direction::Backward
         } else {
             Direction::Forward
         };
-        let cursor = (!crossed(lower, upper)).then(|| tree.cursor(lower, upper, direction));
+        let cursor = (!range.is_void()).then(|| tree.cursor(lower, upper, direction));
         Ok(RawScan {
             db: db.clone(),
             pin,
             cursor,
             range,
+            reverse,
             leaf: LeafRows::default(),
             at: 0,
             stored: None,
             current: Current::None,
-            own: own.map(|writes| Own { writes, last: None }),
-            tentative,
+            within,
+            last_own: None,
             failed: false,
         })
     }
 
-    /// The same rows in the other direction, from its first on.
+    /// The same rows in the other direction, from its first on. What both have seen counts together.
     pub(crate) fn reversed(&self) -> Result<RawScan> {
-        let range = Range {
-            reverse: !self.range.reverse,
-            ..self.range.clone()
-        };
-        let own = self.own.as_ref().map(|own| own.writes.clone());
-        let tentative = self.tentative.clone();
-        RawScan::new(&self.db, self.pin.clone(), range, own, tentative)
+        let (pin, range) = (self.pin.clone(), self.range.clone());
+        RawScan::new(&self.db, pin, range, !self.reverse, self.within.clone())
     }
 
     /// The next row of the tree that the reader sees.
@@ -184,15 +187,15 @@ impl RawScan {
         };
         // The leaf was copied a while ago; since then the index may have forgotten the row.
         check_floor(core, at)?;
-        if let Some(tentative) = &self.tentative {
-            tentative.note(begin);
+        if let Some(within) = &self.within {
+            within.tentative.note(begin);
         }
         Ok(seen)
     }
 
     /// True if `a` comes before `b` in the direction of the scan.
     fn before(&self, a: &[u8], b: &[u8]) -> bool {
-        if self.range.reverse { a > b } else { a < b }
+        if self.reverse { a > b } else { a < b }
     }
 
     /// The row that the last [`RawScan::advance`] went to, if it went to one.
@@ -215,16 +218,45 @@ impl RawScan {
         if self.failed {
             return Ok(false);
         }
-        let tentative = self.tentative.as_deref();
-        let open = tentative.map_or(Ok(()), Tentative::check);
-        let open = open.and_then(|()| self.db.core().check_open());
-        let step = open.and_then(|()| match &self.own {
-            None => Ok(self.next_stored()?.map_or(Current::None, Current::Stored)),
-            Some(_) => self.merged(),
-        });
-        self.failed = step.is_err();
-        self.current = step?;
+        let stepped = self.step().map(|current| self.current = current);
+        let counted = self.note_seen();
+        if let Err(error) = stepped.and(counted) {
+            (self.current, self.failed) = (Current::None, true);
+            return Err(error);
+        }
         Ok(!matches!(self.current, Current::None))
+    }
+
+    #[inline]
+    fn step(&mut self) -> Result<Current> {
+        if let Some(within) = &self.within {
+            within.tentative.check()?;
+        }
+        self.db.core().check_open()?;
+        if self.writes().is_some() {
+            return self.merged();
+        }
+        Ok(self.next_stored()?.map_or(Current::None, Current::Stored))
+    }
+
+    /// Counts the row in hand as read, or all of the range at its end and after an error (H1).
+    #[inline]
+    fn note_seen(&self) -> Result<()> {
+        let Some(within) = &self.within else {
+            return Ok(());
+        };
+        if let Some(reach) = &within.reach {
+            match self.row() {
+                Some((key, _)) => reach.widen(self.reverse, key),
+                None => reach.finish(),
+            }
+        }
+        // After that (H2), and after what was read was noted for the commit to wait for.
+        within.tentative.check()
+    }
+
+    fn writes(&self) -> Option<&Arc<WriteSet>> {
+        self.within.as_ref()?.writes.as_ref()
     }
 
     /// The next row of the tree or of the transaction's own writes, whichever comes first.
@@ -245,9 +277,7 @@ impl RawScan {
                     self.stored = None;
                 }
             }
-            if let Some(own) = &mut self.own {
-                own.last = Some(key.clone());
-            }
+            self.last_own = Some(key.clone());
             if let Some(value) = value {
                 return Ok(Current::Own(key, value));
             }
@@ -256,17 +286,15 @@ impl RawScan {
 
     /// The next own write: its key and its value, None if it deletes the row.
     fn next_own(&self) -> Option<OwnWrite> {
-        let own = self.own.as_ref()?;
+        let writes = self.writes()?;
         let (lower, upper) = self.range.bounds();
-        let last = own.last.as_deref().map(Bound::Excluded);
-        let (lower, upper) = if self.range.reverse {
+        let last = self.last_own.as_deref().map(Bound::Excluded);
+        let (lower, upper) = if self.reverse {
             (lower, last.unwrap_or(upper))
         } else {
             (last.unwrap_or(lower), upper)
         };
-        let (key, write) = own
-            .writes
-            .next(self.range.tree, lower, upper, self.range.reverse)?;
+        let (key, write) = writes.next(self.range.tree, lower, upper, self.reverse)?;
         Some((key.clone(), write.value.clone()))
     }
 }

@@ -100,13 +100,8 @@ impl RawRead for Snapshot {
         reverse: bool,
     ) -> Result<RawScan> {
         self.open_core()?;
-        let range = Range {
-            tree,
-            lower,
-            upper,
-            reverse,
-        };
-        RawScan::new(&self.held.db, self.held.pin.clone(), range, None, None)
+        let range = Arc::new(Range { tree, lower, upper });
+        RawScan::new(&self.held.db, self.held.pin.clone(), range, reverse, None)
     }
 }
 

@@ -8,10 +8,13 @@ use terrane_wal::sync::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Above every timestamp that a log gives out.
-const ENDED: u64 = u64::MAX;
+/// Set when the transaction is over; above every timestamp that a log gives out.
+const ENDED: u64 = 1 << 63;
 
-/// Begin of the newest version that was read, or that the transaction is over.
+/// Begin of the newest version that was read, and whether the transaction is over.
+///
+/// One word, so that of a scan that notes a version and looks for the end, and a commit that sets
+/// the end and asks for the newest version, at least one sees the other.
 #[derive(Debug, Default)]
 pub(crate) struct Tentative(AtomicU64);
 
@@ -23,18 +26,18 @@ impl Tentative {
 
     /// Begin of the newest version that was read.
     pub(crate) fn newest(&self) -> Ts {
-        Ts(self.0.load(Ordering::Relaxed))
+        Ts(self.0.load(Ordering::Relaxed) & !ENDED)
     }
 
-    /// The transaction committed or was rolled back.
+    /// The transaction commits or is rolled back: its scans give out nothing more.
     pub(crate) fn end(&self) {
-        self.0.store(ENDED, Ordering::Relaxed);
+        self.0.fetch_or(ENDED, Ordering::Relaxed);
     }
 
     /// Refuses a scan whose transaction is over.
     #[inline]
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) < ENDED {
+        if self.0.load(Ordering::Relaxed) & ENDED == 0 {
             return Ok(());
         }
         Err(Error::new(

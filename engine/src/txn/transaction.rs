@@ -24,8 +24,9 @@ use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
 use crate::txn::raw::RawRead;
+use crate::txn::reach::Reach;
 use crate::txn::ring::RowKey;
-use crate::txn::scan::RawScan;
+use crate::txn::scan::{RawScan, Within};
 use crate::txn::snapshot::read_row;
 use crate::txn::tentative::Tentative;
 use crate::txn::validate::Reads;
@@ -132,7 +133,6 @@ impl Transaction {
         let outcome = commit::run(self, commit::Entrance::Beside);
         // Read positions pin old versions: not needed any more, whatever came out.
         self.snapshot = OnceCell::new();
-        self.tentative.end();
         outcome
     }
 
@@ -313,12 +313,19 @@ impl Transaction {
         }
     }
 
-    /// Lets what was read leave: waits until the newest version that was read is at the database's
+    /// Ends the scans: what was read up to now is what is validated and waited for (H2).
+    pub(super) fn end_scans(&self) {
+        self.tentative.end();
+        self.reads.borrow_mut().take_scans();
+    }
+
+    /// Lets what was read leave, after which no scan gives out more: waits until the newest version that was read is at the database's
     /// level. Nothing is logged.
     ///
     /// # Errors
     /// `Io` if the log failed: what was read may be lost.
     pub(crate) fn leave(&self) -> Result<Commit> {
+        self.end_scans();
         let core = self.core();
         let commit = |lsn: Lsn| Commit {
             position: Position(lsn.0),
@@ -368,22 +375,17 @@ impl RawRead for Transaction {
         reverse: bool,
     ) -> Result<RawScan> {
         let pin = self.pinned()?.pin.clone();
-        let range = Range {
-            tree,
-            lower,
-            upper,
-            reverse,
+        let range = Arc::new(Range { tree, lower, upper });
+        let serializable = self.isolation == Isolation::Serializable;
+        let within = Within {
+            writes: (!self.writes.is_empty()).then(|| self.writes.clone()),
+            tentative: self.tentative.clone(),
+            reach: serializable.then(|| Arc::new(Reach::new(range.clone()))),
         };
-        let own = (!self.writes.is_empty()).then(|| self.writes.clone());
-        let scan = RawScan::new(
-            &self.db,
-            pin,
-            range.clone(),
-            own,
-            Some(self.tentative.clone()),
-        )?;
-        if self.isolation == Isolation::Serializable {
-            self.reads.borrow_mut().range(&range);
+        let reach = within.reach.clone();
+        let scan = RawScan::new(&self.db, pin, range, reverse, Some(within))?;
+        if let Some(reach) = reach {
+            self.reads.borrow_mut().scan(reach);
         }
         Ok(scan)
     }

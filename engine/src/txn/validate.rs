@@ -3,7 +3,7 @@
 //! Two checks (storage.md 6.1): before sequencing up to the newest commit `v` of the ring, through
 //! the recent-writes index; after sequencing for the commits between `v` and the own timestamp,
 //! through the ring alone. One check before the timestamp is fixed would admit a read-only anomaly.
-//! REQUESTED ranges count, not the keys that they yielded.
+//! Of a scan counts what it had reached when the commit began, gaps included (`reach`).
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use terrane_wal::lsn::{TreeId, Ts};
 
 use crate::txn::owner::Owner;
 use crate::txn::range::Range;
+use crate::txn::reach::Reach;
 use crate::txn::recent::{Asked, Recent};
 use crate::txn::ring::{Ring, RowKey};
 
@@ -18,6 +19,9 @@ use crate::txn::ring::{Ring, RowKey};
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     keys: Vec<RowKey>,
+    /// Scans that may still go on.
+    scans: Vec<Arc<Reach>>,
+    /// What the others have seen.
     ranges: Vec<Range>,
 }
 
@@ -34,13 +38,21 @@ impl Reads {
         }
     }
 
-    /// Notes a range that was asked for.
-    pub(crate) fn range(&mut self, range: &Range) {
-        self.ranges.push(range.clone());
+    /// Notes a scan, which counts as far as it has come when the scans are over.
+    pub(crate) fn scan(&mut self, reach: Arc<Reach>) {
+        self.scans.push(reach);
     }
 
-    /// True if nothing was read.
+    /// Counts what the scans have seen, which must be over (H2).
+    pub(crate) fn take_scans(&mut self) {
+        for scan in self.scans.drain(..) {
+            scan.take(&mut self.ranges);
+        }
+    }
+
+    /// True if nothing was read. Asked, as all that follows, when the scans are counted.
     pub(crate) fn is_empty(&self) -> bool {
+        debug_assert!(self.scans.is_empty(), "H2: a scan may go on");
         self.keys.is_empty() && self.ranges.is_empty()
     }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::TreeId;
 
+use crate::txn::range::crossed;
+
 /// One buffered write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
@@ -134,16 +136,6 @@ impl WriteSet {
         self.trees
             .iter()
             .filter_map(|(tree, rows)| rows.values().next().map(|write| (*tree, write.schema)))
-    }
-}
-
-/// True if no key lies between the bounds, in the cases where a map's `range` would panic.
-pub(crate) fn crossed(lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
-    match (lower, upper) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-        (Bound::Excluded(lower), Bound::Excluded(upper)) => lower >= upper,
-        (Bound::Included(lower) | Bound::Excluded(lower), Bound::Included(upper))
-        | (Bound::Included(lower), Bound::Excluded(upper)) => lower > upper,
     }
 }
 

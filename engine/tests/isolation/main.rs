@@ -1,9 +1,10 @@
 //! Isolation: what transactions may see of each other, at both levels.
 //!
 //! `stepped` interleaves hand-made transactions on one thread, one anomaly each: at the weaker
-//! level those that it allows must show, or the test sees nothing. `threads` runs workloads with an
-//! invariant on real threads. `list_append` records whole histories on four threads and hands them
-//! to two checkers, our own (`graph`) and the crate `adya`.
+//! level those that it allows must show, or the test sees nothing; `reach` does so for what a scan
+//! has seen and for what it has not. `threads` runs workloads with an invariant on real threads.
+//! `list_append` records whole histories on four threads and hands them to two checkers, our own
+//! (`graph`) and the crate `adya`.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 
 mod graph;
 mod list_append;
+mod reach;
 mod stepped;
 mod threads;
 
