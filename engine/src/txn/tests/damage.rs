@@ -8,7 +8,7 @@ use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::{Fault, OpKind, SimDisk};
 
 use super::{Rows, after_power_cut, sim_builder, sim_open};
-use crate::{Builder, Error, ErrorKind};
+use crate::{Builder, Database, Error, ErrorKind};
 
 /// Flips a bit of every copy of `needle` in the data files. Done twice it heals them.
 fn flip(disk: &SimDisk, needle: &str) -> usize {
@@ -30,12 +30,13 @@ fn flip(disk: &SimDisk, needle: &str) -> usize {
     flipped
 }
 
-/// X2. Seen to fail with `Corrupt` and `Io` poisoning in `apply::commit` as other errors do.
-#[test]
-fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
-    let sim = SimEnv::new(60);
-    let key = |n: u32| format!("k{n:03}");
-    let db = sim_open(&sim);
+fn key(n: u32) -> String {
+    format!("k{n:03}")
+}
+
+/// 300 rows on several leaves, each of which names itself.
+fn filled(sim: &SimEnv) -> (Database, Rows) {
+    let db = sim_open(sim);
     let rows = Rows::open(&db, "t");
     let fill = |tx: &mut _| {
         (0..300).try_for_each(|n| {
@@ -44,6 +45,14 @@ fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
         })
     };
     db.write(fill).unwrap();
+    (db, rows)
+}
+
+/// X2. Seen to fail with `Corrupt` and `Io` poisoning in `apply::commit` as other errors do.
+#[test]
+fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
+    let sim = SimEnv::new(60);
+    let (db, _) = filled(&sim);
     db.close().unwrap();
     drop(db);
     assert!(flip(sim.disk(), "value of k150 v") > 0);
@@ -91,16 +100,7 @@ fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
 #[test]
 fn a_leaf_that_cannot_be_read_at_recovery_stops_nobody() {
     let sim = SimEnv::new(63);
-    let key = |n: u32| format!("k{n:03}");
-    let db = sim_open(&sim);
-    let rows = Rows::open(&db, "t");
-    let fill = |tx: &mut _| {
-        (0..300).try_for_each(|n| {
-            let value = format!("value of {} {}", key(n), "v".repeat(100));
-            rows.put(tx, &key(n), &value)
-        })
-    };
-    db.write(fill).unwrap();
+    let (db, rows) = filled(&sim);
     db.checkpoint().unwrap();
     let change = |tx: &mut _| {
         rows.delete(tx, "k149")?;
