@@ -6,7 +6,9 @@
 //! prose and as bytes; the bytes belong into `fuzz/corpus/ops/` for ever.
 //!
 //! Seen to fail with a commit that is acknowledged without the wait for its flush, with replay that
-//! keeps the oldest change of a row, and with a newer version never refused to a writer.
+//! keeps the oldest change of a row, and with a newer version never refused to a writer; of scans
+//! with gaps or the end not counted, with the requested range counted for what was reached, and
+//! with a reach that stays ahead of a scan that was dropped.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
 
 use std::cell::RefCell;

@@ -53,8 +53,10 @@ impl Read for Transaction {}
 pub enum Isolation {
     /// Reads one snapshot; two transactions that write one row cannot both commit.
     Snapshot,
-    /// As if the transactions had run one after the other: what was read, rows and ranges, is
-    /// checked again when the transaction commits.
+    /// As if the transactions had run one after the other: what was read is checked again when the
+    /// transaction commits. That is every row that was asked for, there or not, and of a scan the
+    /// part of its range from where it began to the last row that was taken, gaps included; all of
+    /// the range if it was taken to its end.
     #[default]
     Serializable,
 }

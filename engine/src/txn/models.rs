@@ -244,7 +244,7 @@ impl Pair {
             // By scan and by key in turns of what is read.
             if row == 0 {
                 let reach = reach_from(&key);
-                reach.widen(false, &key);
+                reach.set(false, &key);
                 reads.scan(reach);
             } else {
                 reads.key(tree, &key);
@@ -407,7 +407,7 @@ fn read_only_anomaly_off() {
 
 /// A scan is about to give out a row on one thread while its transaction begins to commit on
 /// another: what is given out is among what is validated.
-fn scan_beside_commit(widen_first: bool) {
+fn scan_beside_commit(set_first: bool, end_first: bool) {
     loom::model(move || {
         let (reach, tentative) = (reach_from(b"x"), Arc::new(Tentative::default()));
         let mut reads = Reads::default();
@@ -415,25 +415,34 @@ fn scan_beside_commit(widen_first: bool) {
         let scan = {
             let tentative = tentative.clone();
             thread::spawn(move || {
-                let open = !widen_first && tentative.check().is_ok();
-                reach.widen(false, b"y");
-                open || widen_first && tentative.check().is_ok()
+                let open = !set_first && tentative.check().is_ok();
+                reach.set(false, b"y");
+                open || set_first && tentative.check().is_ok()
             })
         };
-        tentative.end();
+        if end_first {
+            tentative.end();
+        }
         reads.take_scans();
+        tentative.end();
         let given = scan.join().unwrap();
         assert!(!given || !reads.is_empty(), "H2");
     });
 }
 
 #[test]
-fn scan_widens_then_looks_for_the_end() {
-    scan_beside_commit(true);
+fn scan_beside_commit_ends_first() {
+    scan_beside_commit(true, true);
 }
 
 #[test]
 #[should_panic(expected = "H2")]
-fn scan_widens_then_looks_for_the_end_off() {
-    scan_beside_commit(false);
+fn scan_beside_commit_looks_too_early_off() {
+    scan_beside_commit(false, true);
+}
+
+#[test]
+#[should_panic(expected = "H2")]
+fn scan_beside_commit_ends_too_late_off() {
+    scan_beside_commit(true, false);
 }

@@ -16,11 +16,16 @@
 //! The scan (both of its ends) and its transaction share one reach. What layers above looked at and
 //! passed over (filters, entries of indexes) was given out by the scan below them, so it counts.
 //!
+//! While a scan is held its reach is ahead of it, by at most a quarter of the rows that it gave
+//! out: to count more than was seen is safe, and to set the reach for every row would cost a scan a
+//! fifth of its speed.
+//!
 //! Invariants:
 //! - H1: a row is given out when the reach holds it, the end of the scan or an error when the reach
 //!   holds all of the range.
-//! - H2: a commit ends its scans and takes their reach after that; a scan widens its reach and looks
+//! - H2: a commit ends its scans and takes their reach after that; a scan sets its reach and looks
 //!   for the end after that. So what the commit does not count is not given out.
+//! - H3: a scan that is dropped leaves its reach at the last row that it gave out.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -39,7 +44,7 @@ pub(crate) struct Reach {
 #[derive(Debug)]
 struct Seen {
     asked: Arc<Range>,
-    /// The last key that was given out from the front, and from the back.
+    /// How far it has come from the front, and from the back.
     front: Option<Vec<u8>>,
     back: Option<Vec<u8>>,
     /// The scan came to its end, or failed.
@@ -59,8 +64,9 @@ impl Reach {
         }
     }
 
-    /// The row at `key` is about to be given out, from the back or from the front.
-    pub(crate) fn widen(&self, from_back: bool, key: &[u8]) {
+    /// Rows are about to be given out up to the one at `key`, from the back or from the front; or
+    /// no row behind it was.
+    pub(crate) fn set(&self, from_back: bool, key: &[u8]) {
         let mut open = self.open.lock();
         let Some(seen) = open.as_mut() else { return };
         let edge = if from_back {
@@ -130,7 +136,7 @@ mod tests {
         let rows = |from_back: bool, keys: &'static [&str]| {
             move |reach: &Reach| {
                 for key in keys {
-                    reach.widen(from_back, key.as_bytes());
+                    reach.set(from_back, key.as_bytes());
                 }
             }
         };
@@ -147,7 +153,7 @@ mod tests {
     fn an_end_or_an_error_counts_all_of_the_range() {
         let whole = range(Bound::Included("b"), Bound::Excluded("m"));
         let ended = |reach: &Reach| {
-            reach.widen(false, b"c");
+            reach.set(false, b"c");
             reach.finish();
         };
         assert_eq!(seen(ended), [whole]);

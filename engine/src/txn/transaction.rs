@@ -319,8 +319,8 @@ impl Transaction {
         self.reads.borrow_mut().take_scans();
     }
 
-    /// Lets what was read leave, after which no scan gives out more: waits until the newest version that was read is at the database's
-    /// level. Nothing is logged.
+    /// Lets what was read leave, after which no scan gives out more: waits until the newest version
+    /// that was read is at the database's level. Nothing is logged.
     ///
     /// # Errors
     /// `Io` if the log failed: what was read may be lost.

@@ -10,7 +10,9 @@
 //!
 //! Seen failing: with `Reads::changed_between` and `check_before` answering "nothing changed" both
 //! checkers find cycles at the stronger level, `adya` also with ours passed over; with
-//! `Claim::Newer` never given, also at the weaker.
+//! `Claim::Newer` never given, also at the weaker. The history of scans with a reach without its
+//! last key, without its gaps, or of the first row alone, with an end that does not count, and with
+//! a back end whose reach nobody holds.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

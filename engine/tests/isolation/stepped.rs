@@ -127,9 +127,8 @@ fn a_phantom_shows_at_snapshot_and_never_at_serializable() {
 }
 
 #[test]
-fn the_range_that_was_asked_for_counts_not_the_rows_that_came() {
-    // A scan that stopped at its first row has read the range up to there and no further row; one
-    // that was asked for more conflicts with a row behind its last one.
+fn a_scan_to_its_end_counts_its_range_not_the_rows_that_came() {
+    // That there is no further row is something that it has read.
     let world = World::with(terrane::Isolation::Serializable, &[1, 1, 1]);
     let mut tx = world.db.begin();
     let rows = world.cells.range(&tx, 0..100).count();

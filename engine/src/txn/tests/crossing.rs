@@ -194,7 +194,8 @@ fn scan_beside_commit(seed: u64) -> (usize, bool, [bool; 2]) {
     (keys.len(), over, ended)
 }
 
-/// H2. Seen to fail with a reach that is read by the commit and not closed.
+/// H2. Seen to fail with a scan that looks for the end only before it sets its reach, and with a
+/// commit that does not count a scan which is still there.
 #[test]
 fn a_scan_beside_its_commit_gives_out_nothing_that_is_not_validated() {
     let (mut cut, mut whole, mut both, mut one) = (0, 0, 0, 0);

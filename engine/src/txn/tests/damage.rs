@@ -8,7 +8,7 @@ use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::{Fault, OpKind, SimDisk};
 
 use super::{Rows, after_power_cut, sim_builder, sim_open};
-use crate::{Builder, Database, Error, ErrorKind};
+use crate::{Builder, Database, Error, ErrorKind, Isolation};
 
 /// Flips a bit of every copy of `needle` in the data files. Done twice it heals them.
 fn flip(disk: &SimDisk, needle: &str) -> usize {
@@ -93,6 +93,35 @@ fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
         rows.get(&db.snapshot(), "k150").unwrap().as_deref(),
         Some("new")
     );
+}
+
+/// A scan that meets a leaf which cannot be read has read its whole range: that there is an error
+/// and no end is something that it says. Seen to fail with an error that leaves the reach where the
+/// last row was.
+#[test]
+fn a_scan_that_fails_has_read_all_of_its_range() {
+    for (other, conflict) in [
+        ("k250x", true),
+        ("k299x", true),
+        ("k000a", true),
+        ("m", false),
+    ] {
+        let sim = SimEnv::new(64);
+        let (db, _) = filled(&sim);
+        db.close().unwrap();
+        drop(db);
+        assert!(flip(sim.disk(), "value of k150 v") > 0);
+        let db = sim_builder(&sim).isolation(Isolation::Serializable);
+        let db = db.open("/db").unwrap();
+        let (rows, marks) = (Rows::open(&db, "t"), Rows::open(&db, "marks"));
+        let mut tx = db.begin();
+        let error = rows.range(&tx, "k", "l", false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        marks.put(&mut tx, "read", "1").unwrap();
+        db.write(|tx| rows.put(tx, other, "new")).unwrap();
+        let outcome = tx.commit().map_err(|error| error.kind());
+        assert_eq!(outcome.is_err(), conflict, "{other}: {outcome:?}");
+    }
 }
 
 /// X2 over a crash: the rows are in the log and the leaf still cannot be read. Seen to fail with

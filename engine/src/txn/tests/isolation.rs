@@ -1,7 +1,7 @@
 //! Two transactions at once: what each level forbids, and what the weaker one allows.
 //!
 //! Seen to fail with validation that finds nothing before sequencing (write skew, phantoms, absent
-//! rows), with requested ranges not noted (phantoms), and with a newer version never refused to a
+//! rows), with scans not noted (phantoms), and with a newer version never refused to a
 //! writer (lost update).
 
 use std::sync::Arc;
