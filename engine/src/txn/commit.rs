@@ -1,8 +1,8 @@
 //! The one place where a transaction becomes visible (storage.md 6.1).
 //!
 //! ```text
-//! scans end -> leaves -> intents -> log space -> validate up to v -> SEQUENCE (ts, stamp, ring, prefix)
-//!         -> validate (v, ts)
+//! scans end -> leaves -> intents -> log space -> validate up to v
+//!         -> SEQUENCE (ts, stamp, ring, prefix) -> validate (v, ts)
 //!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
 //! ```
 //! Invariants: X1 visible to all or none at its timestamp; X2 after sequencing nothing fails softly
@@ -20,6 +20,7 @@ use crate::apply;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::database::{Commit, Database, Durability, Position};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::RECENT_SHARDS;
 use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::Isolation;
@@ -28,6 +29,10 @@ use crate::txn::snapshot::{check_floor, read_row};
 use crate::txn::sweep;
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Write;
+
+/// Commits since the snapshot that a validation looks through. Of more it asks the index: that
+/// takes a lock for each key that was read, and one for each shard for each range.
+const COMMITS_CHECKED: usize = RECENT_SHARDS;
 
 /// How a commit passes the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +249,26 @@ fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
     )
 }
 
+/// Step 3, the validation: what was read holds up to the commit whose timestamp is returned; None
+/// if nothing that was read has to hold.
+fn validate(core: &Core, tx: &Transaction) -> Result<Option<Ts>> {
+    // A transaction that has read nothing has no snapshot.
+    let Some(read_ts) = tx.read_ts() else {
+        return Ok(None);
+    };
+    let reads = tx.reads.borrow();
+    let mut upto = None;
+    if tx.isolation == Isolation::Serializable && !reads.is_empty() {
+        let since = core.ring.since(read_ts, COMMITS_CHECKED);
+        let checked = reads.check_before(&core.recent, &since, read_ts, tx.intents.owner());
+        checked.map_err(|key| conflict(core, tx, key))?;
+        upto = Some(since.newest);
+    }
+    // Below the floor the index may have forgotten what it was asked for.
+    check_floor(core, read_ts)?;
+    Ok(upto)
+}
+
 /// Steps 3 (validation) to 8.
 fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     let log = core.log()?;
@@ -259,24 +284,10 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
         op.prepare(core)?;
     }
 
-    // A transaction that has read nothing has no snapshot, and nothing to validate.
-    let read_ts = tx.read_ts();
     tx.reads
         .borrow_mut()
         .forget_written(|tree, key| tx.writes.get(tree, key).is_some());
-    let serializable = tx.isolation == Isolation::Serializable && !tx.reads.borrow().is_empty();
-    let newest = core.ring.newest();
-    if let Some(read_ts) = read_ts {
-        if serializable {
-            let reads = tx.reads.borrow();
-            let checked = reads.check_before(&core.recent, read_ts, newest, tx.intents.owner());
-            if let Err(key) = checked {
-                return Err(conflict(core, tx, key));
-            }
-        }
-        // Below the floor the index may have forgotten what it was asked for.
-        check_floor(core, read_ts)?;
-    }
+    let validated = validate(core, tx)?;
 
     // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other.
     let owner = tx.intents.owner().clone();
@@ -285,7 +296,7 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
         core.ring.push(at.ts, &keys);
         core.prefix.enter(at.begin, at.end, at.ts);
     };
-    let reservation = log.sequence(admission, entry, !serializable, &mut inside);
+    let reservation = log.sequence(admission, entry, validated.is_none(), &mut inside);
     let place = Sequenced {
         begin: reservation.begin(),
         end: reservation.end(),
@@ -293,12 +304,11 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
     };
 
     // Step 5.
-    if serializable
-        && tx
-            .reads
-            .borrow()
-            .changed_between(&core.ring, newest, place.ts)
-    {
+    let changed = |upto| {
+        let reads = tx.reads.borrow();
+        reads.changed_between(&core.ring, upto, place.ts)
+    };
+    if validated.is_some_and(changed) {
         reservation.void();
         core.prefix.mark(place.ts);
         count(&core.counters.voids);

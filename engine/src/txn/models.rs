@@ -204,6 +204,15 @@ struct Step {
     value: fn(State) -> u64,
 }
 
+/// How a commit is validated.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// Commits since the snapshot up to which the ring is asked before sequencing, not the index.
+    few: usize,
+    /// After sequencing, too.
+    after: bool,
+}
+
 /// The time of the first state.
 const LONG_AGO: u64 = 9;
 
@@ -235,7 +244,7 @@ impl Pair {
     }
 
     /// Steps 3 to 8 of a commit; where it stands, if it came through.
-    fn run(&self, step: Step, after: bool) -> Option<Ts> {
+    fn run(&self, step: Step, rule: Rule) -> Option<Ts> {
         let read_ts = self.prefix.applied_ts();
         let (mut seen, mut reads) = ([0; 2], Reads::default());
         for &row in step.reads {
@@ -255,7 +264,7 @@ impl Pair {
         let owner = Owner::new(1 + step.writes as u64);
         let claim = self.recent.claim(tree, &key, &owner, Some(read_ts));
         assert!(matches!(claim, Claim::Granted(_)), "nobody else writes it");
-        let placed = self.sequence(&reads, read_ts, &owner, step.writes, after);
+        let placed = self.sequence(&reads, read_ts, &owner, step.writes, rule);
         if let Some(ts) = placed {
             let before = self.leaves[step.writes].load(Ordering::Acquire);
             let before = [(before & !VERSIONED) as u8];
@@ -271,17 +280,17 @@ impl Pair {
         placed
     }
 
-    /// Validation, sequencer, validation; without the second one if not `after`.
+    /// Validation, sequencer, validation.
     fn sequence(
         &self,
         reads: &Reads,
         read_ts: Ts,
         owner: &Arc<Owner>,
         row: usize,
-        after: bool,
+        rule: Rule,
     ) -> Option<Ts> {
-        let newest = self.ring.newest();
-        let checked = reads.check_before(&self.recent, read_ts, newest, owner);
+        let since = self.ring.since(read_ts, rule.few);
+        let checked = reads.check_before(&self.recent, &since, read_ts, owner);
         checked.ok()?;
         let keys: Arc<[RowKey]> = Arc::from(vec![Pair::key(row)]);
         let ts = {
@@ -293,7 +302,7 @@ impl Pair {
             *last = ts.0;
             ts
         };
-        if after && reads.changed_between(&self.ring, newest, ts) {
+        if rule.after && reads.changed_between(&self.ring, since.newest, ts) {
             self.prefix.mark(ts);
             return None;
         }
@@ -335,14 +344,15 @@ const ORDERS: [[usize; 3]; 6] = [
 /// Two commits at once; then every prefix that a reader may have taken is held against the serial
 /// orders of those that came through. (What a reader sees at one position never changes, so it
 /// need not run beside them.)
-fn crossing(steps: [Step; 2], after: bool) {
+fn crossing(steps: [Step; 2], few: usize, after: bool) {
+    let rule = Rule { few, after };
     loom::model(move || {
         let pair = Pair::new();
         let other = {
             let pair = pair.clone();
-            thread::spawn(move || pair.run(steps[1], after))
+            thread::spawn(move || pair.run(steps[1], rule))
         };
-        let placed = [pair.run(steps[0], after), other.join().unwrap()];
+        let placed = [pair.run(steps[0], rule), other.join().unwrap()];
         let committed = placed.map(|ts| ts.is_some());
         assert!(committed != [false; 2], "one of two comes through");
         let state = |at: Ts| [0, 1].map(|row| pair.read(row, at));
@@ -383,26 +393,52 @@ const FEE: [Step; 2] = [
     },
 ];
 
+/// Commits since the snapshot that are looked through.
+const BY_RING: usize = 2;
+const BY_INDEX: usize = 0;
+
 #[test]
 fn crossing_pair_and_prefix_reader() {
-    crossing(CROSSING, true);
+    crossing(CROSSING, BY_RING, true);
+}
+
+#[test]
+fn crossing_pair_and_prefix_reader_by_index() {
+    crossing(CROSSING, BY_INDEX, true);
 }
 
 #[test]
 #[should_panic(expected = "X4")]
 fn crossing_pair_and_prefix_reader_off() {
-    crossing(CROSSING, false);
+    crossing(CROSSING, BY_RING, false);
+}
+
+#[test]
+#[should_panic(expected = "X4")]
+fn crossing_pair_and_prefix_reader_by_index_off() {
+    crossing(CROSSING, BY_INDEX, false);
 }
 
 #[test]
 fn read_only_anomaly() {
-    crossing(FEE, true);
+    crossing(FEE, BY_RING, true);
+}
+
+#[test]
+fn read_only_anomaly_by_index() {
+    crossing(FEE, BY_INDEX, true);
 }
 
 #[test]
 #[should_panic(expected = "X4")]
 fn read_only_anomaly_off() {
-    crossing(FEE, false);
+    crossing(FEE, BY_RING, false);
+}
+
+#[test]
+#[should_panic(expected = "X4")]
+fn read_only_anomaly_by_index_off() {
+    crossing(FEE, BY_INDEX, false);
 }
 
 /// A scan is about to give out a row on one thread while its transaction begins to commit on

@@ -59,6 +59,16 @@ struct Queue {
     keys: usize,
 }
 
+/// The commits above a snapshot.
+#[derive(Debug)]
+pub(crate) struct Since {
+    /// The newest of all: every stamp up to it is set (G1).
+    pub(crate) newest: Ts,
+    /// Those above the snapshot, newest first; None if they are too many, or the ring no longer
+    /// reaches back to it: then the index has to be asked.
+    pub(crate) commits: Option<Vec<Arc<WriteKeys>>>,
+}
+
 /// The ring.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -79,9 +89,17 @@ impl Ring {
         }
     }
 
-    /// The timestamp of the newest commit: every stamp up to it is set (G1).
-    pub(crate) fn newest(&self) -> Ts {
-        self.queue.lock().newest
+    /// The commits above `after`, if they are at most `most`.
+    pub(crate) fn since(&self, after: Ts, most: usize) -> Since {
+        let queue = self.queue.lock();
+        // From the new end: the ring is long, and what is asked for is short.
+        let above = queue.records.iter().rev();
+        let above = above.take_while(|record| record.ts > after);
+        let few = queue.taken <= after && above.clone().nth(most).is_none();
+        Since {
+            newest: queue.newest,
+            commits: few.then(|| above.cloned().collect()),
+        }
     }
 
     /// Keys held.
@@ -102,15 +120,17 @@ impl Ring {
         queue.records.push_back(record);
     }
 
-    /// The commits in (`after`, `before`); None if the ring no longer reaches back to `after`.
+    /// The commits in (`after`, `before`), newest first; None if the ring no longer reaches back to
+    /// `after`.
     pub(crate) fn between(&self, after: Ts, before: Ts) -> Option<Vec<Arc<WriteKeys>>> {
         let queue = self.queue.lock();
         if queue.taken > after {
             return None;
         }
-        let from = queue.records.partition_point(|record| record.ts <= after);
-        let upto = queue.records.partition_point(|record| record.ts < before);
-        Some(queue.records.range(from..upto).cloned().collect())
+        let below = queue.records.iter().rev();
+        let below = below.skip_while(|record| record.ts >= before);
+        let inside = below.take_while(|record| record.ts > after);
+        Some(inside.cloned().collect())
     }
 
     /// Takes out the oldest commit if it lies at or below `horizon`.
@@ -143,6 +163,16 @@ mod tests {
             [Ts(12)]
         );
         let record = &between[0];
+        let above = |after, most| {
+            let since = ring.since(Ts(after), most);
+            assert_eq!(since.newest, Ts(13));
+            let commits = since.commits?;
+            Some(commits.iter().map(|record| record.ts).collect::<Vec<_>>())
+        };
+        assert_eq!(above(11, 2), Some(vec![Ts(13), Ts(12)]));
+        assert_eq!(above(11, 1), None, "too many");
+        assert_eq!(above(13, 0), Some(vec![]));
+        assert_eq!(above(10, 3).map(|all| all.len()), Some(3));
         assert!(record.contains(tree, b"c") && !record.contains(TreeId(299), b"c"));
         let (b, c, d) = (b"b".as_slice(), b"c".as_slice(), b"d".as_slice());
         assert!(record.touches(tree, Bound::Included(b), Bound::Excluded(d)));
@@ -157,6 +187,8 @@ mod tests {
             ring.between(Ts(10), Ts(13)).is_none(),
             "the ring has turned over"
         );
+        assert!(ring.since(Ts(10), 9).commits.is_none());
+        assert!(ring.since(Ts(11), 9).commits.is_some());
         assert_eq!(ring.between(Ts(11), Ts(14)).unwrap().len(), 2);
     }
 }

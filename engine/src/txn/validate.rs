@@ -1,9 +1,11 @@
 //! What a serializable transaction has read, and whether it still holds (X4).
 //!
-//! Two checks (storage.md 6.1): before sequencing up to the newest commit `v` of the ring, through
-//! the recent-writes index; after sequencing for the commits between `v` and the own timestamp,
-//! through the ring alone. One check before the timestamp is fixed would admit a read-only anomaly.
-//! Of a scan counts what it had reached when the commit began, gaps included (`reach`).
+//! Two checks (storage.md 6.1): before sequencing up to the newest commit `v` of the ring; after
+//! sequencing for the commits between `v` and the own timestamp. One check before the timestamp is
+//! fixed would admit a read-only anomaly. Both ask the ring of recent write sets, the first one
+//! only if few commits came since the snapshot: else it asks the recent-writes index, whose cost is
+//! that of the reads and not of the commits. Of a scan counts what it had reached when the commit
+//! began, gaps included (`reach`).
 
 use std::sync::Arc;
 
@@ -13,12 +15,12 @@ use crate::txn::owner::Owner;
 use crate::txn::range::Range;
 use crate::txn::reach::Reach;
 use crate::txn::recent::{Asked, Recent};
-use crate::txn::ring::{Ring, RowKey};
+use crate::txn::ring::{Ring, RowKey, Since, WriteKeys};
 
 /// The reads of one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
-    keys: Vec<RowKey>,
+    keys: Keys,
     /// Scans that may still go on.
     scans: Vec<Arc<Reach>>,
     /// What the others have seen.
@@ -29,12 +31,8 @@ impl Reads {
     /// Notes a key that was asked for.
     pub(crate) fn key(&mut self, tree: TreeId, key: &[u8]) {
         // A loop over one row need not be remembered row by row.
-        let repeated = self
-            .keys
-            .last()
-            .is_some_and(|(t, k)| *t == tree && **k == *key);
-        if !repeated {
-            self.keys.push((tree, key.into()));
+        if self.keys.iter().next_back() != Some((tree, key)) {
+            self.keys.push(tree, key);
         }
     }
 
@@ -53,34 +51,37 @@ impl Reads {
     /// True if nothing was read. Asked, as all that follows, when the scans are counted.
     pub(crate) fn is_empty(&self) -> bool {
         debug_assert!(self.scans.is_empty(), "H2: a scan may go on");
-        self.keys.is_empty() && self.ranges.is_empty()
+        self.keys.places.is_empty() && self.ranges.is_empty()
     }
 
     /// Forgets the keys that are also written, once their intents are placed: placing has refused a
     /// version newer than the snapshot, and until the intents go nobody else writes these rows. So
     /// a read-modify-write has nothing left to validate.
     pub(crate) fn forget_written(&mut self, is_written: impl Fn(TreeId, &[u8]) -> bool) {
-        self.keys.retain(|(tree, key)| !is_written(*tree, key));
+        self.keys.retain(|tree, key| !is_written(tree, key));
     }
 
-    /// Checks against the commits in (`read_ts`, `upto`] and every intent stamped at or below
-    /// `upto`. An error names the key that changed, if it was read by key.
+    /// Checks against the commits above `read_ts` that `since` knows of, and against every intent
+    /// stamped at or below the newest of them. An error names the key that changed, if it was read
+    /// by key.
     pub(crate) fn check_before(
         &self,
         recent: &Recent,
+        since: &Since,
         read_ts: Ts,
-        upto: Ts,
         owner: &Arc<Owner>,
     ) -> Result<(), Option<RowKey>> {
+        if let Some(commits) = &since.commits {
+            return self.check_against(commits);
+        }
         let asked = Asked {
             after: read_ts,
-            upto,
+            upto: since.newest,
             owner,
         };
-        for (tree, key) in &self.keys {
-            if recent.changed(&asked, *tree, key) {
-                return Err(Some((*tree, key.clone())));
-            }
+        let mut keys = self.keys.iter();
+        if let Some((tree, key)) = keys.find(|(tree, key)| recent.changed(&asked, *tree, key)) {
+            return Err(Some((tree, key.into())));
         }
         for range in &self.ranges {
             let (lower, upper) = range.bounds();
@@ -97,17 +98,50 @@ impl Reads {
         if self.is_empty() {
             return false;
         }
-        let Some(records) = ring.between(after, before) else {
-            return true;
-        };
-        records.iter().any(|record| {
-            let key = |(tree, key): &RowKey| record.contains(*tree, key);
-            let range = |range: &Range| {
+        let commits = ring.between(after, before);
+        commits.is_none_or(|commits| self.check_against(&commits).is_err())
+    }
+
+    fn check_against(&self, commits: &[Arc<WriteKeys>]) -> Result<(), Option<RowKey>> {
+        for commit in commits {
+            let mut keys = self.keys.iter();
+            if let Some((tree, key)) = keys.find(|(tree, key)| commit.contains(*tree, key)) {
+                return Err(Some((tree, key.into())));
+            }
+            let touched = |range: &Range| {
                 let (lower, upper) = range.bounds();
-                record.touches(range.tree, lower, upper)
+                commit.touches(range.tree, lower, upper)
             };
-            self.keys.iter().any(key) || self.ranges.iter().any(range)
-        })
+            if self.ranges.iter().any(touched) {
+                return Err(None);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keys of trees, their bytes one behind the other: a read costs no allocation.
+#[derive(Debug, Default)]
+struct Keys {
+    bytes: Vec<u8>,
+    places: Vec<(TreeId, usize, usize)>,
+}
+
+impl Keys {
+    fn push(&mut self, tree: TreeId, key: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.places.push((tree, start, self.bytes.len()));
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (TreeId, &[u8])> {
+        let places = self.places.iter();
+        places.map(|&(tree, from, to)| (tree, &self.bytes[from..to]))
+    }
+
+    fn retain(&mut self, keep: impl Fn(TreeId, &[u8]) -> bool) {
+        let Keys { bytes, places } = self;
+        places.retain(|&(tree, from, to)| keep(tree, &bytes[from..to]));
     }
 }
 
@@ -122,7 +156,8 @@ mod tests {
             reads.key(TreeId(300), key);
         }
         reads.forget_written(|tree, key| tree == TreeId(300) && key == b"a");
-        assert_eq!(reads.keys, [(TreeId(300), b"b".as_slice().into())]);
+        let left: Vec<_> = reads.keys.iter().collect();
+        assert_eq!(left, [(TreeId(300), b"b".as_slice())]);
         reads.forget_written(|tree, _| tree == TreeId(300));
         assert!(reads.is_empty());
     }

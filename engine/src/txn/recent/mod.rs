@@ -319,7 +319,7 @@ impl Recent {
         entry.is_some_and(|entry| read.hits(entry))
     }
 
-    /// Validation of a requested range; see [`Recent::changed`].
+    /// Validation of a range that was read; see [`Recent::changed`].
     pub(crate) fn range_changed(
         &self,
         read: &Asked<'_>,
