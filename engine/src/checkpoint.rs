@@ -129,7 +129,6 @@ pub(crate) fn step(core: &Arc<Core>) -> Due {
         }
         Err(_) => {
             count(&core.counters.checkpoints_failed);
-            poison_with_store(core);
             state.running = None;
             // As if it had been a while ago, so that the next attempt comes after a pause.
             state.last = (now + PAUSE).saturating_sub(INTERVAL);
@@ -155,8 +154,22 @@ fn ended(core: &Core, state: &mut Checkpointer, now: Duration) {
         .map_or(Lsn::ZERO, |log| log.positions().durable.0);
 }
 
-/// Some steps of a checkpoint, which is begun if there is none; trims the log after the last.
+/// Some steps of a checkpoint, which is begun if there is none; trims the log after the last. All
+/// errors of checkpoints end here.
 fn drive(
+    core: &Arc<Core>,
+    running: &mut Option<Box<Checkpoint>>,
+    clean: bool,
+    steps: usize,
+) -> Result<Step> {
+    let driven = advance(core, running, clean, steps);
+    if driven.is_err() {
+        poison_with_store(core);
+    }
+    driven
+}
+
+fn advance(
     core: &Arc<Core>,
     running: &mut Option<Box<Checkpoint>>,
     clean: bool,
@@ -217,10 +230,7 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
                 }
                 waiter.park_timeout(Duration::from_millis(1));
             }
-            Err(error) => {
-                poison_with_store(core);
-                break Err(error);
-            }
+            Err(error) => break Err(error),
         }
     };
     let mut state = core.checkpointer.lock();
@@ -250,9 +260,6 @@ pub(crate) fn single_step(core: &Arc<Core>) -> Result<bool> {
     let mut state = core.checkpointer.lock();
     state.busy = false;
     state.running = running.filter(|_| outcome.is_ok());
-    if outcome.is_err() {
-        poison_with_store(core);
-    }
     match outcome? {
         Step::Done(_) => {
             ended(core, &mut state, core.now());
