@@ -269,22 +269,16 @@ impl Checkpoint {
             started = out.start(pool, &work[next..next + many]);
             next += many;
         }
-        if let Ok(settled) = &polled {
-            let counter = &pool.counters.checkpointed;
-            counter.fetch_add(settled.written, Ordering::Relaxed);
-        }
-        if let Err(error) = polled
-            .as_ref()
-            .map(|_| ())
-            .map_err(Clone::clone)
-            .and(started)
-        {
+        let written = polled.as_ref().map_or(0, |settled| settled.written);
+        let counter = &pool.counters.checkpointed;
+        counter.fetch_add(written, Ordering::Relaxed);
+        if let Err(error) = polled.map(|_| ()).and(started) {
             // What is still in flight ends with its flags and slots set right.
             let _ = out.finish(pool, false);
             return Err(error);
         }
         // Whoever steps on at once while the disk works does nothing but ask it.
-        let moved = next > offered || polled.is_ok_and(|settled| settled.written > 0);
+        let moved = next > offered || written > 0;
         let mut step = if moved { Step::Working } else { Step::Waiting };
         if next == work.len() && out.in_flight() == 0 {
             step = Step::Working;
