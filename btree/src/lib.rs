@@ -26,7 +26,7 @@ mod whole {
     pub use crate::image::survey::{Surveyed, survey};
     pub use crate::image::{Checkpoint, LogView, Published, Step};
     pub use crate::stats::StoreStats;
-    pub use crate::store::{DirtyEstimate, Opened, Progress, Store, StoreOptions};
+    pub use crate::store::{DirtyEstimate, Found, Opened, Progress, Store, StoreOptions};
     pub use crate::tree::cursor::{Cursor, Direction, LeafRows};
     pub use crate::tree::run::RunRow;
     pub use crate::tree::{Edit, Row, RowFlags, RowValue, Tree};

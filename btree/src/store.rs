@@ -88,18 +88,66 @@ pub struct Opened {
     pub epoch: Epoch,
     /// Replay starts here.
     pub redo_lsn: Lsn,
-    /// The log must reach at least this far.
+    /// What the image holds was committed up to here.
     pub image_hi_lsn: Lsn,
     /// Timestamp of that entry.
     pub image_hi_ts: Ts,
     /// Term of that entry.
     pub image_hi_term: Term,
+    /// The log must reach at least this far: so far reaches the newest image that META names, be it
+    /// opened or not.
+    pub reach_lsn: Lsn,
     /// No timestamp above this one was given out before the image.
     pub clock_bound: u64,
     /// The last close was orderly.
     pub clean_shutdown: bool,
     /// Why the newest image was not opened but the one before it.
     pub fell_back: Option<String>,
+}
+
+/// A store whose image is read and whose files are as they were found.
+///
+/// An image that does not verify still says how far the log must reach, and once it is taken out of
+/// META nothing does. So the log is asked first, by whoever has it, and the store goes on after it.
+#[derive(Debug)]
+#[must_use = "a store that is not settled cannot be used"]
+pub struct Found {
+    env: Env,
+    store: Store,
+    opened: Opened,
+}
+
+impl Found {
+    /// What open found.
+    #[must_use]
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    /// Goes on from the image: what META and the directory hold of others goes, bad copies of META
+    /// are written again. Trees whose drop a crash interrupted are gone when it returns.
+    pub fn settle(self) -> Result<(Store, Opened), StoreError> {
+        let Found { env, store, opened } = self;
+        let publisher = &store.inner.publisher;
+        let state = publisher.state.lock();
+        let kept: Vec<Meta> = [Some(&state.newest), state.older.as_ref()]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        drop(state);
+        if opened.fell_back.is_some() {
+            // Two generations in a row lie apart.
+            silence(&*publisher.meta, opened.generation + 1)?;
+        }
+        for meta in &kept {
+            meta::heal(&*publisher.meta, meta.generation)?;
+        }
+        let epochs: Vec<Epoch> = kept.iter().map(|meta| meta.base.epoch).collect();
+        remove_unnamed(&env, &publisher.dir, &epochs)?;
+        store.finish_drops()?;
+        Ok((store, opened))
+    }
 }
 
 /// How background work goes on.
@@ -230,13 +278,8 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the newest image that verifies. Trees whose drop a crash interrupted are gone when it
-    /// returns.
-    pub fn open(
-        env: &Env,
-        dir: &Path,
-        options: StoreOptions,
-    ) -> Result<(Store, Opened), StoreError> {
+    /// Finds the newest image that verifies and reads its map. Changes nothing.
+    pub fn open(env: &Env, dir: &Path, options: StoreOptions) -> Result<Found, StoreError> {
         check_options(&options)?;
         let path = dir.join("META");
         let meta_file = env.disk.open(&path, Open::Write)?;
@@ -247,17 +290,6 @@ impl Store {
         let zones = files.open_all()?;
         let images = read_images(&*env.disk, dir, &metas, Extent { zones })?;
         let image = images.newest;
-        if images.fell_back.is_some() {
-            silence(&*meta_file, metas[0].generation)?;
-        }
-        for meta in [Some(&image.meta), images.older.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            meta::heal(&*meta_file, meta.generation)?;
-        }
-        let kept = [&image.meta, images.older.as_ref().unwrap_or(&image.meta)];
-        remove_unnamed(env, dir, &kept.map(|meta| meta.base.epoch))?;
         let seen = metas.iter().map(|meta| meta.epoch).max();
         let pool = Pool::new(Start {
             memory_bytes: options.memory_bytes,
@@ -269,7 +301,7 @@ impl Store {
             epoch: seen.unwrap_or(image.meta.epoch).next(),
             next_id: image.next_id,
         })?;
-        let opened = opened(&image.meta, images.fell_back);
+        let opened = opened(&image.meta, &metas, images.fell_back);
         let Image {
             meta,
             deltas,
@@ -299,9 +331,11 @@ impl Store {
             }
         }
         let state = retained(meta, images.older, delta, base);
-        let store = Store::assemble(pool, dir, meta_file, state, options);
-        store.finish_drops()?;
-        Ok((store, opened))
+        Ok(Found {
+            env: env.clone(),
+            store: Store::assemble(pool, dir, meta_file, state, options),
+            opened,
+        })
     }
 
     fn assemble(
@@ -647,7 +681,8 @@ fn retained(
     }
 }
 
-fn opened(meta: &Meta, fell_back: Option<String>) -> Opened {
+fn opened(meta: &Meta, metas: &[Meta], fell_back: Option<String>) -> Opened {
+    let reach = metas.iter().map(|meta| meta.image_hi.0).max();
     Opened {
         uuid: meta.uuid,
         generation: meta.generation,
@@ -656,6 +691,7 @@ fn opened(meta: &Meta, fell_back: Option<String>) -> Opened {
         image_hi_lsn: meta.image_hi.0,
         image_hi_ts: meta.image_hi.1,
         image_hi_term: meta.image_hi.2,
+        reach_lsn: reach.unwrap_or(meta.image_hi.0),
         clock_bound: meta.clock_bound,
         clean_shutdown: meta.clean_shutdown,
         fell_back,

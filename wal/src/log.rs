@@ -213,6 +213,18 @@ impl Log {
         Ok((log, recovery))
     }
 
+    /// Whether the log reaches `must_reach` from `redo` on, as [`Log::open`] would find. Changes
+    /// nothing.
+    pub fn check_reach(
+        env: &Env,
+        dir: &Path,
+        uuid: [u8; 16],
+        redo: Lsn,
+        must_reach: Lsn,
+    ) -> Result<(), WalError> {
+        find_end(&*env.disk, dir, uuid, redo, must_reach, &mut |_| Ok(())).map(|_| ())
+    }
+
     fn start(
         env: &Env,
         dir: &Path,

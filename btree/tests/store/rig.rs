@@ -53,7 +53,7 @@ pub(crate) fn create(disk: &SimDisk, env: &Env) -> Result<(Store, Tree), StoreEr
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Result<(Store, Opened), StoreError> {
-    Store::open(&plain_env(disk), root(), options(disk))
+    Store::open(&plain_env(disk), root(), options(disk))?.settle()
 }
 
 pub(crate) fn apply(tree: &Tree, (key, value): &Op) -> Result<(), StoreError> {

@@ -113,7 +113,8 @@ impl World {
             return self;
         };
         drop((self.tree, store));
-        let (store, _) = Store::open(&env, Path::new("/"), tiny(self.class)).unwrap();
+        let found = Store::open(&env, Path::new("/"), tiny(self.class)).unwrap();
+        let (store, _) = found.settle().unwrap();
         let tree = store.tree(TREE).unwrap().unwrap();
         World {
             tree,

@@ -63,7 +63,9 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
     let ready = match state {
         State::Missing | State::Empty => create(env, dir, options, lock)?,
         State::Database => {
-            let (store, opened) = Store::open(&env, dir, options.store.clone())?;
+            let found = Store::open(&env, dir, options.store.clone())?;
+            check_reach(&env, dir, found.opened())?;
+            let (store, opened) = found.settle()?;
             if options.read_only {
                 return read_only(
                     Source {
@@ -214,7 +216,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         &dir.join("log"),
         opened.uuid,
         opened.redo_lsn,
-        opened.image_hi_lsn,
+        opened.reach_lsn,
         options.log.clone(),
         &mut |entry| replay.entry(entry),
     );
@@ -243,6 +245,22 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         redo: opened.redo_lsn,
         ..source.ready(Some(log), base, replayed)?
     })
+}
+
+/// Before an image that does not verify is given up for the one before it: the log must reach what
+/// it held, or commits that were acknowledged would be gone and nobody would know.
+fn check_reach(env: &Env, dir: &Path, opened: &Opened) -> Result<()> {
+    if opened.fell_back.is_none() {
+        return Ok(());
+    }
+    let (log, redo) = (dir.join("log"), opened.redo_lsn);
+    Ok(Log::check_reach(
+        env,
+        &log,
+        opened.uuid,
+        redo,
+        opened.reach_lsn,
+    )?)
 }
 
 /// The newest timestamp that META names. Commits count on from there, so there must be some above.
@@ -295,7 +313,7 @@ fn drop_orphans(store: &Store) -> Result<()> {
 
 /// An image that says it holds everything, without its log.
 fn read_only(source: Source<'_>, opened: &Opened) -> Result<Arc<Core>> {
-    if !opened.clean_shutdown || opened.redo_lsn < opened.image_hi_lsn {
+    if !opened.clean_shutdown || opened.redo_lsn < opened.reach_lsn {
         let error = Error::new(
             ErrorKind::ReadOnly,
             "recovery is needed; open for writing once",

@@ -284,3 +284,54 @@ fn row_77_an_image_that_is_newer_than_the_log() {
     refused(killed.open(), ErrorKind::Corrupt, &parts);
     assert_eq!(killed.bytes(), before);
 }
+
+/// The newest map is damaged and the log ends between the two images: the one before it opens only
+/// with a log that reaches what the newest one held. Seen to fail (the rows of before, without a
+/// word) with the reach of the image that is opened, and at the second open with the newest one
+/// taken out of META before the log is asked.
+#[test]
+fn row_77_a_damaged_map_and_a_log_that_ends_before_its_image() {
+    let made = Made::empty();
+    let db = made.create();
+    for round in 0..2 {
+        made.fill(&db, 0..50, round);
+        db.checkpoint().unwrap();
+    }
+    let damaged = || {
+        let killed = made.killed_copy();
+        let surgeon = Surgeon::new(&killed.dir());
+        let (run, _) = surgeon.runs(&surgeon.read(&surgeon.delta()))[0];
+        surgeon.edit(&surgeon.delta(), |delta| delta[run + 9] ^= 1);
+        (killed, surgeon)
+    };
+    let (killed, surgeon) = damaged();
+    let [_, older] = surgeon.generations();
+    let reach = u64_at(&surgeon.read("META"), older[0] + 72);
+    let mut cut = 0;
+    for entry in fs::read_dir(killed.dir().join("log")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        for (at, len) in frames(&bytes) {
+            if u64_at(&bytes, at + 16) >= reach {
+                bytes[at..at + len].fill(0);
+                cut += 1;
+            }
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(cut > 0, "no frame lies behind {reach}");
+    let before = killed.bytes();
+    let parts = ["structure=checkpoint", "expected=a log that reaches", "log"];
+    for _ in 0..2 {
+        refused(killed.open(), ErrorKind::Corrupt, &parts);
+        assert_eq!(killed.bytes(), before);
+    }
+    assert!(!check(killed.dir()).unwrap().is_sound());
+    // With the log as it was nothing is lost.
+    let (killed, _) = damaged();
+    let db = killed.open().unwrap();
+    assert_eq!(db.notices().len(), 1, "{:?}", db.notices());
+    let found = scan(&db, &db.table(ROWS).unwrap()).unwrap();
+    let wanted: Vec<_> = (0..50).map(|key| (key, value(key, 1))).collect();
+    assert_eq!(found, wanted);
+}
