@@ -1,14 +1,16 @@
 //! `terrane-bench`: Terrane measured beside its peers, with the answers checked.
 //!
 //! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line;
-//! `terrane-bench table` turns such lines into the README's tables. The device's own limits are
-//! probed between the runs, so that every figure stands beside what the hardware gave in that hour.
+//! `terrane-bench table` turns such lines into the README's tables; `terrane-bench levels` compares
+//! the levels of isolation. The device's own limits are probed between the runs, so that every
+//! figure stands beside what the hardware gave in that hour.
 
 // A bench is where wall time is measured and threads are started on purpose.
 #![allow(clippy::disallowed_methods)]
 
 mod device;
 mod kv;
+mod levels;
 mod report;
 mod rows;
 mod table;
@@ -49,6 +51,8 @@ enum Command {
         #[arg(long, default_value = "ops_per_s")]
         column: String,
     },
+    /// What serializable costs over snapshot isolation: both by turns in one process.
+    Levels(levels::LevelsArgs),
     /// One workload on one engine; started by the suite itself.
     #[command(hide = true)]
     Once(OnceArgs),
@@ -127,6 +131,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
         Command::Table { file, run, column } => table::print(&file, run.as_deref(), &column),
+        Command::Levels(args) => levels::run(&args),
         Command::Once(args) => kv::once(&args),
         Command::CrashChild {
             engine,

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::limits::MAX_IDEMPOTENCY_KEY_BYTES;
 use crate::metrics::{IoCounts, Stats};
 use crate::runtime::Core;
-use crate::runtime::worker::{self, Worker};
+use crate::runtime::worker::Worker;
 use crate::txn::intents::Intents;
 use crate::txn::snapshot::read_row;
 use crate::txn::transaction::Begin;
@@ -224,7 +224,8 @@ impl Database {
     /// is more to do.
     #[cfg(feature = "sim")]
     pub fn background_step(&self) -> bool {
-        worker::step(self.core()) == worker::Due::Now
+        use crate::runtime::worker::{Due, step};
+        step(self.core()) == Due::Now
     }
 
     /// Verifies every page, tree and slot of a database that nobody changes meanwhile; what is
