@@ -1,9 +1,10 @@
 //! `terrane-bench`: Terrane measured beside its peers, with the answers checked.
 //!
-//! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line;
-//! `terrane-bench table` turns such lines into the README's tables; `terrane-bench levels` compares
-//! the levels of isolation. The device's own limits are probed between the runs, so that every
-//! figure stands beside what the hardware gave in that hour.
+//! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line,
+//! `terrane-bench vector --data DIR --json` the vector suite, and `terrane-bench vector-generate`
+//! makes a folder for it; `terrane-bench table` turns such lines into the README's tables;
+//! `terrane-bench levels` compares the levels of isolation. The device's own limits are probed
+//! between the runs, so that every figure stands beside what the hardware gave in that hour.
 
 // A bench is where wall time is measured and threads are started on purpose.
 #![allow(clippy::disallowed_methods)]
@@ -15,6 +16,7 @@ mod report;
 mod rows;
 mod table;
 mod targets;
+mod vector;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,10 @@ struct Cli {
 enum Command {
     /// The key-value suite.
     Kv(KvArgs),
+    /// The vector suite.
+    Vector(vector::VectorArgs),
+    /// Writes a folder of clusters for the vector suite.
+    VectorGenerate(vector::generate::GenerateArgs),
     /// Makes Markdown tables from the JSON lines of one run.
     Table {
         /// File of JSON lines.
@@ -56,6 +62,9 @@ enum Command {
     /// One workload on one engine; started by the suite itself.
     #[command(hide = true)]
     Once(OnceArgs),
+    /// One workload of the vector suite; started by the suite itself.
+    #[command(hide = true)]
+    VectorOnce(vector::VectorOnceArgs),
     /// Writes durable rows until it is killed; started by the suite itself.
     #[command(hide = true)]
     CrashChild {
@@ -130,6 +139,9 @@ pub(crate) struct KvArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
+        Command::Vector(args) => vector::run(&args),
+        Command::VectorGenerate(args) => vector::generate::run(&args),
+        Command::VectorOnce(args) => vector::once(&args),
         Command::Table { file, run, column } => table::print(&file, run.as_deref(), &column),
         Command::Levels(args) => levels::run(&args),
         Command::Once(args) => kv::once(&args),

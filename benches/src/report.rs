@@ -1,8 +1,9 @@
 //! What a run says: one JSON object a line with everything that is known of it, or a short line.
 
+use std::fmt::Write as _;
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::kv::race::Outcome;
 
@@ -26,6 +27,8 @@ pub(crate) struct Run<'a> {
     pub(crate) disk_bytes: u64,
     /// What was checked and came out right.
     pub(crate) check: String,
+    /// Figures that only this suite has.
+    pub(crate) more: Map<String, Value>,
 }
 
 /// Sorted nanoseconds to microseconds at a fraction.
@@ -37,10 +40,19 @@ fn percentile_us(sorted_ns: &[u32], fraction: f64) -> Option<f64> {
 
 /// Highest resident memory of this process, which runs one workload of one engine, in MiB.
 pub(crate) fn peak_rss_mib() -> f64 {
+    memory_mib("VmHWM:")
+}
+
+/// Resident memory of this process now, in MiB.
+pub(crate) fn rss_mib() -> f64 {
+    memory_mib("VmRSS:")
+}
+
+fn memory_mib(key: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status
         .lines()
-        .find(|l| l.starts_with("VmHWM:"))
+        .find(|l| l.starts_with(key))
         .unwrap_or_default();
     let kib: f64 = line
         .split_whitespace()
@@ -59,7 +71,11 @@ impl Run<'_> {
         }
         let rate = self.outcome.ops as f64 / self.outcome.secs;
         let (name, workload, threads) = (self.engine, self.workload, self.threads);
-        println!("{name:>10} {workload:<16} x{threads:<3} {rate:>14.1}/s");
+        let mut more = String::new();
+        for (key, value) in &self.more {
+            let _ = write!(more, " {key}={value}");
+        }
+        println!("{name:>10} {workload:<16} x{threads:<3} {rate:>14.1}/s{more}");
     }
 
     /// The run as a JSON object.
@@ -68,7 +84,7 @@ impl Run<'_> {
         let outcome = &self.outcome;
         let at = |fraction| percentile_us(&outcome.latencies_ns, fraction);
         let per_op = |n: u64| n as f64 / outcome.ops.max(1) as f64;
-        json!({
+        let mut object = json!({
             "run": run_id, "repeat": repeat,
             "engine": self.engine, "version": self.version, "options": self.options,
             "workload": self.workload, "threads": self.threads, "durability": self.durability,
@@ -82,7 +98,11 @@ impl Run<'_> {
             "flushes_per_op": per_op(outcome.device.flushes),
             "written_bytes_per_op": per_op(outcome.device.bytes_written),
             "check": self.check,
-        })
+        });
+        if let Some(all) = object.as_object_mut() {
+            all.append(&mut self.more);
+        }
+        object
     }
 }
 
@@ -122,6 +142,7 @@ mod tests {
             cache_mib: 512,
             disk_bytes: 1 << 20,
             check: "c".into(),
+            more: Map::from_iter([("recall_at_10".to_string(), json!(0.5))]),
         };
         let object = run.json("id", 3);
         for (key, value) in [
@@ -131,6 +152,7 @@ mod tests {
             ("disk_mib", 1.0),
             ("flushes_per_op", 2.0),
             ("written_bytes_per_op", 4.0),
+            ("recall_at_10", 0.5),
         ] {
             assert_eq!(object[key].as_f64(), Some(value), "{key}");
         }

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 use crate::Failure;
 use crate::targets;
+use crate::vector;
+use crate::vector::table::Lines;
 
 /// Figures of one run: by workload and threads, in the order in which they first came, then by
 /// engine.
@@ -144,7 +146,13 @@ impl Figures {
 /// Prints the tables of one run.
 pub(crate) fn print(file: &Path, run: Option<&str>, column: &str) -> Result<(), Failure> {
     let text = fs::read_to_string(file)?;
-    let figures = Figures::read(&text, run, &file.display().to_string())?;
+    let name = file.display().to_string();
+    let vectors = Lines::read(&text, run, &name)?;
+    if !vectors.is_empty() {
+        print!("{}", vector::table::render(&vectors));
+        return Ok(());
+    }
+    let figures = Figures::read(&text, run, &name)?;
     print!("{}", render(&figures, column)?);
     if column == "ops_per_s" {
         print!(

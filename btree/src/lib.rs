@@ -27,8 +27,10 @@ mod whole {
     pub use crate::image::{Checkpoint, LogView, Published, Step};
     pub use crate::stats::StoreStats;
     pub use crate::store::{DirtyEstimate, Found, Opened, Progress, Store, StoreOptions};
+    pub use crate::tree::cursor::LeafRow;
     pub use crate::tree::cursor::{Cursor, Direction, LeafRows};
     pub use crate::tree::run::RunRow;
+    pub use crate::tree::span::{LeafHint, SpanRows};
     pub use crate::tree::{Edit, Row, RowFlags, RowValue, Tree};
 }
 #[cfg(not(loom))]

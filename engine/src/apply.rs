@@ -11,8 +11,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use terrane_btree::{Edit, Progress, Row, RowValue, StoreError};
+use terrane_btree::{Edit, Progress, Row, RowValue, RunRow, StoreError, Tree};
 use terrane_wal::Sequenced;
+use terrane_wal::io::Purpose;
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use terrane_wal::sync::{AtomicUsize, Mutex, Ordering};
 
@@ -20,6 +21,7 @@ use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Core;
 use crate::txn::owner::Owner;
+use crate::txn::records::Records;
 use crate::txn::snapshot::Found;
 use crate::txn::transaction::Transaction;
 use crate::txn::write_set::WriteSet;
@@ -27,9 +29,12 @@ use crate::txn::write_set::WriteSet;
 /// How often a row is tried while the store is full, at a millisecond each.
 const FULL_ATTEMPTS: u32 = 2_000;
 
-/// Pages of 8 KiB that applying the writes may need: what the bytes fill, and some for splits.
-pub(crate) fn pages_wanted(writes: &WriteSet) -> u64 {
-    (writes.bytes() / 4096 + writes.len().min(256) + 4) as u64
+/// Pages of 8 KiB that applying writes and records may need: what the bytes fill, and some for
+/// splits.
+pub(crate) fn pages_wanted(writes: &WriteSet, records: &Records) -> u64 {
+    let bytes = writes.bytes() + records.bytes();
+    let many = (writes.len() + records.len()).min(256);
+    (bytes / 4096 + many + 4) as u64
 }
 
 /// Step 7 of a commit: every row into its tree.
@@ -59,20 +64,84 @@ pub(crate) fn commit(core: &Arc<Core>, tx: &mut Transaction, place: Sequenced) -
                 }
                 Err(error @ (StoreError::Corrupt(_) | StoreError::Io(_))) => {
                     let owner = tx.owner().clone();
-                    let waiting = Waiting::new(place, value, owner, error);
+                    let waiting = Waiting::new(place, value, Some(owner), error);
                     core.unapplied.add(tree, key.clone(), waiting);
                     tx.leave_standing(tree, key);
                     break;
                 }
-                Err(error) => {
-                    core.poison(format!("a commit could not be applied: {error}"));
-                    let unknown = Error::new(ErrorKind::Unknown, "the commit is not visible yet");
-                    return Err(unknown.caused_by(error));
-                }
+                Err(error) => return Err(not_applied(core, error)),
             }
         }
     }
     Ok(())
+}
+
+/// Step 7 for the records of vector indexes: into their trees, as recovery would put them.
+///
+/// # Errors
+/// As [`commit`].
+pub(crate) fn records(core: &Core, records: &Records, place: Sequenced) -> Result<()> {
+    for (tree, records) in records.trees() {
+        let Ok(handle) = core.tree(tree) else {
+            panic!("X2: the index in {tree} has no handle");
+        };
+        let rows: Vec<RunRow<'_>> = records
+            .iter()
+            .map(|(key, record)| (&key[..], record.value.as_deref()))
+            .collect();
+        if core.unapplied.len() > 0 {
+            one_by_one(core, handle, &rows, place);
+            continue;
+        }
+        let mut attempts = 0;
+        loop {
+            match handle.apply_run(&rows, Purpose::Miss) {
+                Ok(()) => break,
+                // Doing the first of them again changes nothing.
+                Err(StoreError::Full { .. }) if attempts < FULL_ATTEMPTS => {
+                    attempts += 1;
+                    make_room(core);
+                }
+                Err(StoreError::Corrupt(_) | StoreError::Io(_)) => {
+                    one_by_one(core, handle, &rows, place);
+                    break;
+                }
+                Err(error) => return Err(not_applied(core, error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Installs records around leaves that cannot be read; those wait, and so does what comes after
+/// them.
+fn one_by_one(core: &Core, tree: &Tree, rows: &[RunRow<'_>], place: Sequenced) {
+    for &(key, value) in rows {
+        if core.unapplied.replace(tree.id(), key, place.ts, value) {
+            continue;
+        }
+        if let Err(error) = record(tree, key, value) {
+            let waiting = Waiting::new(place, value, None, error);
+            core.unapplied.add(tree.id(), key.into(), waiting);
+        }
+    }
+}
+
+/// One record of an index: nobody reads an older version of it.
+fn record(tree: &Tree, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+    tree.update(key, &mut |_| match value {
+        Some(value) => Edit::Put {
+            value,
+            versioned: false,
+        },
+        None => Edit::Remove,
+    })
+}
+
+/// Closes the database for writing: a commit is in the log and not in the trees.
+fn not_applied(core: &Core, error: StoreError) -> Error {
+    core.poison(format!("a commit could not be applied: {error}"));
+    Error::new(ErrorKind::Unknown, "the commit is not visible yet").caused_by(error)
 }
 
 /// Lets the store write out and free something, or lets others do it.
@@ -156,7 +225,8 @@ struct Waiting {
     begin: Lsn,
     ts: Ts,
     value: Option<Vec<u8>>,
-    owner: Arc<Owner>,
+    /// Who holds the row's intent; None: a record of an index, which has none.
+    owner: Option<Arc<Owner>>,
     cause: StoreError,
 }
 
@@ -164,7 +234,7 @@ impl Waiting {
     fn new(
         place: Sequenced,
         value: Option<&[u8]>,
-        owner: Arc<Owner>,
+        owner: Option<Arc<Owner>>,
         cause: StoreError,
     ) -> Waiting {
         let value = value.map(<[u8]>::to_vec);
@@ -203,6 +273,18 @@ impl Unapplied {
         self.count.fetch_add(1, Ordering::Release);
     }
 
+    /// Gives a record that waits its newer value; false if it does not wait.
+    fn replace(&self, tree: TreeId, key: &[u8], ts: Ts, value: Option<&[u8]>) -> bool {
+        let mut rows = self.rows.lock();
+        match rows.get_mut(&tree).and_then(|rows| rows.get_mut(key)) {
+            Some(waiting) => {
+                (waiting.ts, waiting.value) = (ts, value.map(<[u8]>::to_vec));
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Takes over a row that recovery could not put into its leaf, before anybody else comes. The
     /// log has it from `begin` on.
     pub(crate) fn restore(
@@ -217,10 +299,13 @@ impl Unapplied {
             return;
         }
         let ts = core.prefix.applied_ts();
-        let owner = Owner::new(core.next_age());
-        owner.set_committing();
-        owner.set_stamp(ts);
-        core.recent.claim(tree, &key, &owner, None);
+        let owner = (!core.vectors.is_index(tree)).then(|| {
+            let owner = Owner::new(core.next_age());
+            owner.set_committing();
+            owner.set_stamp(ts);
+            core.recent.claim(tree, &key, &owner, None);
+            owner
+        });
         let waiting = Waiting {
             begin,
             ts,
@@ -299,13 +384,26 @@ impl Unapplied {
                 };
                 (waiting.value.clone(), waiting.ts, waiting.owner.clone())
             };
-            if row(core, tree, &key, value.as_deref(), ts).is_ok() {
-                if let Some(rows) = self.rows.lock().get_mut(&tree) {
-                    rows.remove(&key);
+            let done = match (&owner, core.tree(tree)) {
+                (Some(_), _) => row(core, tree, &key, value.as_deref(), ts),
+                (None, Ok(handle)) => record(handle, &key, value.as_deref()),
+                (None, Err(_)) => Ok(()),
+            };
+            if done.is_ok() {
+                let mut rows = self.rows.lock();
+                // A record may have become another meanwhile: it is tried again.
+                match rows.get_mut(&tree) {
+                    Some(rows) if rows.get(&key).is_some_and(|waiting| waiting.ts == ts) => {
+                        rows.remove(&key);
+                    }
+                    _ => continue,
                 }
+                drop(rows);
                 self.count.fetch_sub(1, Ordering::Release);
-                core.recent.release(tree, &key, &owner);
-                owner.released();
+                if let Some(owner) = owner {
+                    core.recent.release(tree, &key, &owner);
+                    owner.released();
+                }
             }
         }
     }

@@ -56,7 +56,8 @@ impl LogView for View {
         match &self.core.log {
             Some(log) => {
                 let (lsn, ts) = log.positions().sequenced;
-                (lsn, ts, Term::FIRST)
+                // Nothing may have been sequenced since the open.
+                (lsn, ts.max(self.core.prefix.applied_ts()), Term::FIRST)
             }
             None => (
                 self.core.prefix.applied().0,

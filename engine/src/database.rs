@@ -96,6 +96,17 @@ impl Database {
         &self.handle.core
     }
 
+    /// A handle for the background work: its end closes nothing.
+    pub(crate) fn detached(core: &Arc<Core>) -> Database {
+        Database {
+            handle: Arc::new(Handle {
+                core: core.clone(),
+                worker: None,
+                ended: AtomicBool::new(true),
+            }),
+        }
+    }
+
     /// A consistent state to read from: everything committed at this database's level.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
@@ -203,6 +214,7 @@ impl Database {
             ghosts_purged: load(&core.counters.ghosts_purged),
             snapshots_too_old: load(&core.counters.snapshots_too_old),
             checkpoints_failed: load(&core.counters.checkpoints_failed),
+            vectors: core.vectors.stats(),
             backend: core.env.disk.backend(),
             io: IoCounts::read(core.env.disk.stats()),
             log: core.log.as_ref().map(|log| log.stats()).unwrap_or_default(),

@@ -93,15 +93,20 @@ pub use error::{Error, ErrorKind, Outcome, Result};
 #[cfg(not(loom))]
 pub use field::Field;
 #[cfg(not(loom))]
+pub use index::vector::build::{BuildProgress, Built, CreateIndex};
+#[cfg(not(loom))]
 pub use index::{Index, IndexScan};
 #[cfg(not(loom))]
 pub use inspect::{CheckReport, Finding, check};
 #[cfg(not(loom))]
-pub use metrics::{IoCounts, Stats};
+pub use metrics::{IoCounts, MaintenanceStats, Stats, VectorStats};
 #[cfg(not(loom))]
 pub use query::filter::Filter;
 #[cfg(not(loom))]
-pub use query::{hit::Hit, nearest::Nearest};
+pub use query::{
+    hit::Hit,
+    nearest::{Advanced, Nearest},
+};
 #[cfg(not(loom))]
 pub use recovery::RecoveryProgress;
 #[cfg(not(loom))]

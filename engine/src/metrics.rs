@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use terrane_btree::StoreStats;
+use terrane_vector::Found;
+pub use terrane_vector::MaintenanceStats;
 use terrane_wal::LogStats;
 use terrane_wal::io::{Backend, IoStats};
 
@@ -17,6 +19,30 @@ pub(crate) struct Counters {
     pub(crate) ghosts_purged: AtomicU64,
     pub(crate) snapshots_too_old: AtomicU64,
     pub(crate) checkpoints_failed: AtomicU64,
+}
+
+/// Counters of the searches of one vector index.
+#[derive(Debug, Default)]
+pub(crate) struct SearchCounters {
+    pub(crate) searches: AtomicU64,
+    pub(crate) postings: AtomicU64,
+    pub(crate) scanned: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) restarts: AtomicU64,
+    pub(crate) partial: AtomicU64,
+}
+
+impl SearchCounters {
+    /// Counts in what a search took.
+    pub(crate) fn note(&self, found: &Found) {
+        let add = |counter: &AtomicU64, by: u64| counter.fetch_add(by, Ordering::Relaxed);
+        add(&self.searches, 1);
+        add(&self.postings, found.postings as u64);
+        add(&self.scanned, found.scanned as u64);
+        add(&self.rows, found.rows as u64);
+        add(&self.restarts, u64::from(found.restarts));
+        add(&self.partial, u64::from(found.partial));
+    }
 }
 
 /// Adds one.
@@ -50,6 +76,8 @@ pub struct Stats {
     pub snapshots_too_old: u64,
     /// Checkpoints that were abandoned because of an error.
     pub checkpoints_failed: u64,
+    /// Vector indexes, one after the other.
+    pub vectors: Vec<VectorStats>,
     /// Which machinery serves the disk.
     pub backend: Backend,
     /// Counters of the disk.
@@ -58,6 +86,34 @@ pub struct Stats {
     pub log: LogStats,
     /// Counters of pool, space and images.
     pub store: StoreStats,
+}
+
+/// What a vector index counts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct VectorStats {
+    /// Name of the table.
+    pub table: String,
+    /// Name of the field.
+    pub field: String,
+    /// Searches, those by scan excepted.
+    pub searches: u64,
+    /// Postings that they read.
+    pub postings_read: u64,
+    /// Entries whose code they looked at.
+    pub entries_scanned: u64,
+    /// Rows that they read.
+    pub rows_read: u64,
+    /// Times that one began again because a posting had changed.
+    pub restarts: u64,
+    /// Searches that a limit ended before they had what they looked for.
+    pub partial: u64,
+    /// Number of the newest set of centres.
+    pub epoch: u64,
+    /// Bytes that the set takes in memory, about.
+    pub centroid_bytes: u64,
+    /// Upkeep since open.
+    pub upkeep: MaintenanceStats,
 }
 
 /// A reading of a disk's counters, by purpose: log, miss, prefetch, checkpoint, evict, replay,

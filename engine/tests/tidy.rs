@@ -47,7 +47,10 @@ const EDGES: [(&str, &[&str]); 7] = [
         ],
     ),
     ("engine/derive", &[]),
-    ("fuzz", &["terrane", "terrane-wal", "terrane-btree"]),
+    (
+        "fuzz",
+        &["terrane", "terrane-wal", "terrane-btree", "terrane-vector"],
+    ),
     (
         "benches",
         &[

@@ -29,13 +29,14 @@ use crate::rig::{self, Rig};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets, by the names of their binaries.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("frame", frame),
     ("entry", entry),
     ("page", page),
     ("store", store),
     ("key", key),
     ("record", record),
+    ("vector", vector),
     ("ops", ops),
 ];
 
@@ -45,6 +46,28 @@ fn front<const N: usize>(bytes: &[u8]) -> ([u8; N], &[u8]) {
     let (head, rest) = bytes.split_at(bytes.len().min(N));
     front[..head.len()].copy_from_slice(head);
     (front, rest)
+}
+
+/// The records of a vector index: blocks, extra bits, columns, tails, heads, marks, locators,
+/// centroids, jobs, meta and tuning, and a set of one centroid. The first two bytes choose the
+/// dimensions of the code.
+///
+/// # Panics
+/// Never: that is what is tested.
+pub fn vector(bytes: &[u8]) {
+    let taken = terrane_vector::decode_any(bytes);
+    assert!(
+        taken <= bytes.len() + 16,
+        "the count of decoders that took it"
+    );
+    let (dim, value) = front::<2>(bytes);
+    let dim = usize::from(u16::from_le_bytes(dim)) % terrane_vector::MAX_DIM + 1;
+    for metric in terrane_vector::Metric::ALL {
+        let one = [(terrane_vector::PostingId(1), value)];
+        if let Ok(set) = terrane_vector::CentroidSet::load(metric, dim, 1, one) {
+            assert_eq!((set.len(), set.epoch()), (1, 1));
+        }
+    }
 }
 
 /// The frame parser. Bytes as they are, and as the payload of a frame that is sealed here and then

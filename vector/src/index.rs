@@ -5,46 +5,18 @@
 //! Invariants: a live row has exactly the live entries that its locator lists (V4); its `vver`
 //! rises for ever, by one at each change (V5).
 
-use crate::centroid::CentroidSet;
+use crate::centroid::{CentroidSet, Probe};
 use crate::code::query::CodeQuery;
 use crate::code::{Factors, Space, encode_extra, encode_signs};
 use crate::error::VectorError;
-use crate::limits::MAX_DIM;
+use crate::limits::COLUMNS_MAX;
 use crate::metric::Metric;
+use crate::params::IndexParams;
 use crate::record::{Key, Locator, Mark, PostingId, RowId, State, TailEntry, Vver};
 use crate::store::{IndexError, Write};
 
-/// What an index is made with; stored in its meta record and never changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexParams {
-    /// How near is measured.
-    pub metric: Metric,
-    /// Elements of a vector.
-    pub dim: usize,
-    /// Seed of the rotation and of clustering.
-    pub seed: u64,
-    /// Three further bits for each dimension as a second stage, besides the first.
-    pub extra_bits: bool,
-    /// Postings that a row stands in, 1 to 4.
-    pub replicas: usize,
-    /// Entries of a posting at most, 8 or more.
-    pub posting_max: usize,
-}
-
-impl IndexParams {
-    /// The defaults: second stage, one posting for a row, postings of at most 112 entries.
-    #[must_use]
-    pub fn new(metric: Metric, dim: usize, seed: u64) -> Self {
-        Self {
-            metric,
-            dim,
-            seed,
-            extra_bits: true,
-            replicas: 1,
-            posting_max: 112,
-        }
-    }
-}
+/// Centres by product of which the nearest in space are taken.
+const SPREAD: usize = 64;
 
 /// An index over rows that a host keeps.
 #[derive(Debug, Clone)]
@@ -59,6 +31,39 @@ pub struct Change {
     row: RowId,
     /// `None` deletes.
     query: Option<CodeQuery>,
+    key: Option<Vec<u8>>,
+    columns: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// Gives the row's key, for a host that does not find a row by its id: it stands in the
+    /// locator from then on. A change without it keeps the key that the locator has.
+    #[must_use]
+    pub fn with_key(mut self, key: &[u8]) -> Self {
+        self.key = Some(key.to_vec());
+        self
+    }
+
+    /// Gives the entry's filter columns, which filters are told instead of the row; `None`, as
+    /// without a call, where they must be told the row. An index without columns ignores them.
+    ///
+    /// # Errors
+    /// [`IndexError::Parameter`] for more than [`COLUMNS_MAX`] bytes.
+    pub fn with_columns(mut self, columns: Option<&[u8]>) -> Result<Self, IndexError> {
+        check_columns(columns)?;
+        self.columns = columns.map(<[u8]>::to_vec);
+        Ok(self)
+    }
+}
+
+pub(crate) fn check_columns(columns: Option<&[u8]>) -> Result<(), IndexError> {
+    match columns {
+        Some(bytes) if bytes.len() > COLUMNS_MAX => Err(IndexError::Parameter {
+            name: "columns",
+            expected: "at most 255 bytes",
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl VectorIndex {
@@ -67,18 +72,7 @@ impl VectorIndex {
     /// # Errors
     /// [`IndexError::Parameter`] for one outside its range.
     pub fn new(params: IndexParams) -> Result<Self, IndexError> {
-        let checks = [
-            ("dim", (1..=MAX_DIM).contains(&params.dim), "1 to 16,384"),
-            ("replicas", (1..=4).contains(&params.replicas), "1 to 4"),
-            (
-                "posting_max",
-                (8..=1 << 20).contains(&params.posting_max),
-                "8 to 2^20",
-            ),
-        ];
-        if let Some(&(name, _, expected)) = checks.iter().find(|(_, fits, _)| !fits) {
-            return Err(IndexError::Parameter { name, expected });
-        }
+        params.check()?;
         let space = Space::new(params.metric, params.dim, params.seed);
         Ok(Self { params, space })
     }
@@ -93,6 +87,12 @@ impl VectorIndex {
     #[must_use]
     pub fn dim(&self) -> usize {
         self.params.dim
+    }
+
+    /// Rows from which on postings are worth their centres: fewer stay unassigned.
+    #[must_use]
+    pub fn least_rows(&self) -> u64 {
+        2 * self.params.posting_max as u64
     }
 
     pub(crate) fn space(&self) -> &Space {
@@ -123,15 +123,22 @@ impl VectorIndex {
         let query = vector
             .map(|vector| CodeQuery::new(&self.space, vector))
             .transpose()?;
-        Ok(Change { row, query })
+        let (key, columns) = (None, None);
+        Ok(Change {
+            row,
+            query,
+            key,
+            columns,
+        })
     }
 
     /// Binds a change to postings of `set` and returns its records: tail entries and locator, and
     /// marks for the version before. The new version comes back for the row. `locator` is the
-    /// row's locator record, `ts` the commit's timestamp. Read under the row's intent and the
-    /// epoch guard.
+    /// row's locator record. Read under the row's intent and the epoch guard.
     ///
-    /// Heads are not written: their counters are the host's to keep and are made right by a fold.
+    /// The commit's timestamp is not known here: marks wait for it ([`Write::stamp`]). Heads are
+    /// not written; what the change does to counters, [`crate::Delta::of`] tells the maintainer.
+    /// O(postings + replicas x dimension).
     ///
     /// # Errors
     /// [`IndexError::Record`] for a locator that cannot be decoded.
@@ -140,75 +147,136 @@ impl VectorIndex {
         set: &CentroidSet,
         change: &Change,
         locator: Option<&[u8]>,
-        ts: u64,
     ) -> Result<(Vver, Vec<Write>), IndexError> {
         let old = locator.map(Locator::decode).transpose()?;
-        let vver = Vver(old.as_ref().map_or(1, |old| old.vver.0 + 1));
         let (mut stale, mut writes) = (0, Vec::new());
-        if let Some(old) = &old {
-            stale = old.stale;
+        let (mut vver, mut key) = (Vver(1), change.key.clone());
+        if let Some(old) = old {
+            if !old.live && change.query.is_none() {
+                return Ok((old.vver, writes));
+            }
+            (stale, vver) = (old.stale, Vver(old.vver.0 + 1));
+            key = key.or_else(|| old.key.clone());
             if old.live {
                 for &posting in &old.postings {
-                    let mark = Mark::Dead(ts).encode();
-                    writes.push((Key::Mark(posting, change.row, old.vver), Some(mark)));
+                    let mark = Mark::Dead(0).encode();
+                    let key = Key::Mark(posting, change.row, old.vver);
+                    writes.push(Write::stamped(key, mark));
                 }
                 stale = stale.saturating_add(old.postings.len() as u16);
-            } else if change.query.is_none() {
-                return Ok((old.vver, Vec::new()));
+            }
+            if change.query.is_none() {
+                // The locator of a deleted row keeps its last version, for what comes after it.
+                let live = false;
+                let vver = old.vver;
+                let locator = Locator {
+                    live,
+                    stale,
+                    key,
+                    ..old
+                };
+                writes.push(Write::put(Key::Locator(change.row), locator.encode()));
+                return Ok((vver, writes));
             }
         }
         let Some(query) = &change.query else {
-            // The locator of a deleted row keeps its last version, for what comes after it.
-            if let Some(old) = old {
-                let locator = Locator {
-                    live: false,
-                    stale,
-                    ..old
-                };
-                writes.push((Key::Locator(change.row), Some(locator.encode())));
-                return Ok((locator.vver, writes));
-            }
             return Ok((Vver(0), writes));
         };
+        self.install(set, change, query, (vver, stale, key), &mut writes);
+        Ok((vver, writes))
+    }
+
+    /// Binds a row that was there before the index and has no locator yet, under the version that
+    /// its stored vector carries: the row itself is not written. Under the row's intent and the
+    /// epoch guard, like [`VectorIndex::bind`]. O(postings + replicas x dimension).
+    #[must_use]
+    pub fn adopt(&self, set: &CentroidSet, change: &Change, vver: Vver) -> Vec<Write> {
+        let mut writes = Vec::new();
+        if let Some(query) = &change.query {
+            let fresh = (vver, 0, change.key.clone());
+            self.install(set, change, query, fresh, &mut writes);
+        }
+        writes
+    }
+
+    /// Entries and locator of a vector.
+    fn install(
+        &self,
+        set: &CentroidSet,
+        change: &Change,
+        query: &CodeQuery,
+        (vver, stale, key): (Vver, u16, Option<Vec<u8>>),
+        writes: &mut Vec<Write>,
+    ) {
         let postings = self.place(set, query);
         for &posting in &postings {
-            let Some(centre) = set.centre(posting) else {
-                continue;
-            };
-            let (code, factors) = encode_signs(self.params.metric, query.rotated(), &centre);
-            let (planes, more) = self.further(query.rotated(), &centre);
-            let extra = self.params.extra_bits.then_some((more, &planes[..]));
-            let entry = TailEntry {
-                factors,
-                code: &code,
-                extra,
+            if let Some(centre) = set.centre(posting) {
+                let columns = change.columns.as_deref();
+                let entry = self.entry(query.rotated(), &centre, columns);
+                writes.push(Write::put(Key::Tail(posting, change.row, vver), entry));
             }
-            .encode();
-            writes.push((Key::Tail(posting, change.row, vver), Some(entry)));
         }
         let locator = Locator {
             vver,
             live: true,
             stale,
             postings,
+            key,
         };
-        writes.push((Key::Locator(change.row), Some(locator.encode())));
-        Ok((vver, writes))
+        writes.push(Write::put(Key::Locator(change.row), locator.encode()));
+    }
+
+    /// The tail entry of a vector in rotated space. O(32 dim).
+    pub(crate) fn entry(&self, rotated: &[f32], centre: &[f32], columns: Option<&[u8]>) -> Vec<u8> {
+        let (code, factors) = encode_signs(self.params.metric, rotated, centre);
+        let (planes, more) = self.further(rotated, centre);
+        TailEntry {
+            factors,
+            code: &code,
+            extra: self.params.extra_bits.then_some((more, &planes[..])),
+            columns: columns.filter(|_| self.params.columns),
+        }
+        .encode()
     }
 
     /// The postings that take a vector: the nearest that do not drain, up to `replicas` of them
     /// within 20 % of the nearest; the unassigned one where there is none.
-    fn place(&self, set: &CentroidSet, query: &CodeQuery) -> Vec<PostingId> {
-        let mut open = set
-            .order(query)
-            .filter(|probe| probe.state != State::Draining);
-        let Some(first) = open.next() else {
+    pub(crate) fn place(&self, set: &CentroidSet, query: &CodeQuery) -> Vec<PostingId> {
+        let open = |_, state| state != State::Draining;
+        let near = self.nearest(set, query, self.params.replicas, &open);
+        let Some(first) = near.first() else {
             return vec![PostingId::UNASSIGNED];
         };
-        let mut postings = vec![first.id];
-        let near = open.take(self.params.replicas - 1);
-        let within = near.take_while(|probe| probe.centred.far <= 1.2 * first.centred.far);
-        postings.extend(within.map(|probe| probe.id));
-        postings
+        let most = 1.2 * first.centred.far;
+        let within = near.iter().take_while(|probe| probe.centred.far <= most);
+        within.map(|probe| probe.id).collect()
+    }
+
+    /// The postings whose centres are the nearest, of those that `accept` takes. Near is meant in
+    /// the space, also with [`Metric::Dot`]: a code is the better the nearer its centre, while the
+    /// greatest product would gather everything around the longest centres; there the nearest of
+    /// the [`SPREAD`] greatest products are taken. O(postings + count x dimension).
+    pub(crate) fn nearest(
+        &self,
+        set: &CentroidSet,
+        query: &CodeQuery,
+        count: usize,
+        accept: &dyn Fn(PostingId, State) -> bool,
+    ) -> Vec<Probe> {
+        let open = set
+            .order(query)
+            .filter(|probe| accept(probe.id, probe.state));
+        if self.params.metric != Metric::Dot {
+            return open.take(count).collect();
+        }
+        let mut near: Vec<Probe> = open.take(SPREAD.max(count)).collect();
+        near.sort_by(|a, b| {
+            a.centred
+                .far
+                .total_cmp(&b.centred.far)
+                .then(a.id.cmp(&b.id))
+        });
+        near.truncate(count);
+        near
     }
 }

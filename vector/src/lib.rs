@@ -26,9 +26,9 @@
 //!
 //! Rows lie in *postings*, lists of about a hundred around a centre (SPFresh; Xu and others, SOSP
 //! 2023). A posting holds codes, not vectors: one bit for each dimension in sealed blocks of 32,
-//! three more in a second record, single entries in a tail until a fold packs them. A search orders
-//! the centres, reads postings nearest first, keeps what the codes' error bounds cannot rule out,
-//! and reads the rows of that. The row is the truth, an entry a hint: a hit is a row that the
+//! three more in records of their own, single entries in a tail until a fold packs them. A search
+//! orders the centres, reads postings nearest first, keeps what the codes' error bounds cannot rule
+//! out, and reads the rows of that. The row is the truth, an entry a hint: a hit is a row that the
 //! snapshot holds with the very version that its entry names.
 //!
 //! [`VectorIndex`] stores nothing. It reads through a [`PostingStore`] and returns records for the
@@ -54,12 +54,12 @@
 //! let change = index.prepare(RowId(5000), Some(&[500.1, 3.0]))?;
 //! let set = store.centroids();
 //! let locator = store.record(Key::Locator(RowId(5000)));
-//! let (vver, writes) = index.bind(&set, &change, locator, 2)?;
-//! store.apply(set.epoch(), writes)?;
+//! let (vver, writes) = index.bind(&set, &change, locator)?;
+//! store.apply_commit(2, writes)?;
 //! store.put_row(2, RowId(5000), Some((vver, vec![500.1, 3.0])));
 //!
 //! let params = SearchParams { exact_below: 0, ..SearchParams::new(2) };
-//! let found = index.search(&store, &[500.1, 3.1], &params, None)?;
+//! let found = index.search(&store, &[500.1, 3.1], &params)?;
 //! assert_eq!(found.hits[0].id, RowId(5000));
 //! assert_eq!(found.hits[1].id, RowId(500));
 //! # Ok(())
@@ -81,38 +81,58 @@
 //! calls into code compiled for an instruction set.
 //!
 //! The index: `code/mod.rs` (estimates and bounds), `record/mod.rs` (what is stored), `store.rs`
-//! (what a host provides), `centroid.rs`, `search.rs`, `index.rs` (a change becomes records),
-//! `build.rs` with `cluster.rs`, `fold.rs`.
+//! (what a host provides), `centroid.rs`, `search/mod.rs`
+//! (with `stop.rs` and `filter.rs`), `index.rs` (a change becomes records),
+//! `build.rs` with `cluster.rs`, `maintain/mod.rs`.
 
 mod build;
+mod calibrate;
 mod centroid;
+mod check;
 mod cluster;
 mod code;
 mod error;
 mod exact;
-mod fold;
+mod filter;
 mod index;
 mod kernel;
 mod limits;
+mod maintain;
 mod memory;
 mod metric;
+mod params;
 mod prepared;
+mod quality;
 mod record;
+mod router;
 mod search;
+mod stop;
 mod store;
 mod topk;
 mod wide;
 
+pub use build::NewRow;
+pub use calibrate::{Calibration, CalibrationStep};
 pub use centroid::CentroidSet;
+pub use check::check;
 pub use error::VectorError;
 pub use exact::{ExactScan, nearest};
-pub use index::{Change, IndexParams, VectorIndex};
+pub use filter::Admit;
+pub use index::{Change, VectorIndex};
 pub use kernel::{Kernels, Tier};
-pub use limits::{MAX_DIM, MAX_K};
+pub use limits::{COLUMNS_MAX, MAX_DIM, MAX_K};
+pub use maintain::{
+    Delta, Maintainer, MaintenanceHost, MaintenanceStats, Progress, Publish, RecordStore,
+};
 pub use memory::MemoryStore;
 pub use metric::Metric;
+pub use params::IndexParams;
 pub use prepared::Prepared;
-pub use record::{Key, PostingId, RecordError, RowId, Vver, decode_any};
-pub use search::{Found, RowFilter, SearchParams, Stop};
+pub use quality::Quality;
+pub use record::{
+    IndexState, Key, Meta, PostingId, RecordError, RowId, Tuning, Vver, decode_any,
+    largest_record_bytes, locator_is_live, locator_key,
+};
+pub use search::{Found, Scratch, SearchParams, Stop};
 pub use store::{IndexError, PostingStore, VisitRecord, VisitRow, Write};
 pub use topk::{Neighbour, TopK};

@@ -38,11 +38,18 @@ pub(crate) const BLOCK_SLOTS: usize = 32;
 /// Bytes of a block for four dimensions: one 4-bit digit for each slot.
 pub(crate) const GROUP_BYTES: usize = BLOCK_SLOTS / 2;
 
+/// Slots of a block whose extra bits share a record.
+pub(crate) const GROUP_SLOTS: usize = 8;
+
+/// Bytes of an entry's filter columns at most.
+pub const COLUMNS_MAX: usize = 255;
+
 /// Further bits for each dimension in the second stage, after the sign.
 pub(crate) const EXTRA_BITS: usize = 3;
 
 // The folding of lanes halves their number until one is left.
 const _: () = assert!(LANES.is_power_of_two());
+const _: () = assert!(BLOCK_SLOTS.is_multiple_of(GROUP_SLOTS));
 // A format may store a dimension in two bytes.
 const _: () = assert!(MAX_DIM <= u16::MAX as usize);
 // A lane starts on a cache line in every row whose dimension is a multiple of LANES.

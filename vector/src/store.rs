@@ -8,10 +8,50 @@ use std::sync::Arc;
 
 use crate::centroid::CentroidSet;
 use crate::error::VectorError;
+use crate::filter::Admit;
 use crate::record::{Key, PostingId, RecordError, RowId, Vver};
 
-/// A record to be put, or with `None` to be deleted.
-pub type Write = (Key, Option<Vec<u8>>);
+/// A change of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The record.
+    pub key: Key,
+    /// What it holds from now on; `None` deletes it, which is no error where there is none.
+    pub value: Option<Vec<u8>>,
+    /// The last eight bytes of the value wait for the commit's timestamp, little-endian.
+    pub stamp: bool,
+}
+
+impl Write {
+    /// Puts a record.
+    #[must_use]
+    pub fn put(key: Key, value: Vec<u8>) -> Self {
+        let (value, stamp) = (Some(value), false);
+        Self { key, value, stamp }
+    }
+
+    /// Deletes a record.
+    #[must_use]
+    pub fn delete(key: Key) -> Self {
+        let (value, stamp) = (None, false);
+        Self { key, value, stamp }
+    }
+
+    pub(crate) fn stamped(key: Key, value: Vec<u8>) -> Self {
+        let (value, stamp) = (Some(value), true);
+        Self { key, value, stamp }
+    }
+
+    /// Writes the commit's timestamp where the value waits for it. A host that has already copied
+    /// the value into its log may write the eight bytes there instead.
+    pub fn stamp(&mut self, ts: u64) {
+        if std::mem::take(&mut self.stamp)
+            && let Some(place) = self.value.as_mut().and_then(|value| value.last_chunk_mut())
+        {
+            *place = ts.to_le_bytes();
+        }
+    }
+}
 
 /// What a search may be told of a record: its key and its value.
 pub type VisitRecord<'v> = dyn FnMut(Key, &[u8]) -> Result<(), RecordError> + 'v;
@@ -19,7 +59,8 @@ pub type VisitRecord<'v> = dyn FnMut(Key, &[u8]) -> Result<(), RecordError> + 'v
 /// What a search is told of a row: its id, the version of its vector, the vector.
 pub type VisitRow<'v> = dyn FnMut(RowId, Vver, &[f32]) -> Result<(), VectorError> + 'v;
 
-/// A snapshot of a table and the newest records of its index.
+/// A snapshot of a table, with or without a filter of its rows, and the newest records of its
+/// index.
 pub trait PostingStore {
     /// The host's error; what the index itself finds is turned into it.
     type Error: From<IndexError>;
@@ -30,23 +71,35 @@ pub trait PostingStore {
     /// The commit timestamp of the snapshot.
     fn snapshot(&self) -> u64;
 
-    /// Visits head, blocks, tail entries and marks of a posting in the order of their keys, all of
-    /// one generation; without its extra bits. A posting that is gone has no head and no visit.
+    /// Visits head, blocks, filter columns, tail entries and marks of a posting in the order of
+    /// their keys, from [`Key::Head`] up to that of the next id, all of one generation. A posting
+    /// that is gone has no head and no visit.
     ///
     /// # Errors
     /// What the host could not read, or what `visit` returned.
     fn posting(&self, id: PostingId, visit: &mut VisitRecord<'_>) -> Result<(), Self::Error>;
 
-    /// The extra bits of a block, if it has some.
+    /// Visits the extra bits of a group of slots, [`Key::Extra`], if there are some. They lie apart
+    /// from the posting: after them [`PostingStore::stands`] says whether they belong to it.
     ///
     /// # Errors
     /// As [`PostingStore::posting`].
     fn extra(
         &self,
         id: PostingId,
-        block: u32,
+        group: u32,
         visit: &mut VisitRecord<'_>,
     ) -> Result<(), Self::Error>;
+
+    /// Whether the posting, the one that was visited last, is still of the generation that was
+    /// visited. A store that nobody changes while it is read need not look.
+    ///
+    /// # Errors
+    /// As [`PostingStore::posting`].
+    fn stands(&self, id: PostingId) -> Result<bool, Self::Error> {
+        let _ = id;
+        Ok(true)
+    }
 
     /// Visits the locator of a row, if it has one.
     ///
@@ -54,20 +107,34 @@ pub trait PostingStore {
     /// As [`PostingStore::posting`].
     fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<(), Self::Error>;
 
-    /// Visits those of `rows` that the snapshot holds, in any order. At most 16 are asked for at
-    /// once; a host reads them side by side.
+    /// Visits those of `rows` that the snapshot holds and the filter accepts, in any order. At most
+    /// 16 are asked for at once; a host reads them side by side.
     ///
     /// # Errors
     /// As [`PostingStore::posting`].
     fn rows(&self, rows: &[RowId], visit: &mut VisitRow<'_>) -> Result<(), Self::Error>;
 
-    /// Rows of the snapshot, about.
+    /// Whether the store has a filter, so that [`PostingStore::rows`] and
+    /// [`PostingStore::all_rows`] visit accepted rows only. Without one, [`PostingStore::admits`]
+    /// is not asked.
+    fn filtered(&self) -> bool {
+        false
+    }
+
+    /// What the filter says of a row by the filter columns beside its entry; `None` where an entry
+    /// has none. Must agree with the row of that version: columns are written with the entry.
+    fn admits(&self, columns: Option<&[u8]>) -> Admit {
+        let _ = columns;
+        Admit::AskRow
+    }
+
+    /// Rows of the snapshot, about, and whatever the filter.
     ///
     /// # Errors
     /// As [`PostingStore::posting`].
     fn row_count(&self) -> Result<u64, Self::Error>;
 
-    /// Visits every row of the snapshot that has a vector.
+    /// Visits every row of the snapshot that has a vector and that the filter accepts.
     ///
     /// # Errors
     /// As [`PostingStore::posting`].
@@ -90,6 +157,18 @@ pub enum IndexError {
         snapshot: u64,
         /// The least timestamp that the posting still serves.
         horizon: u64,
+    },
+    /// A record that must be there is not.
+    Missing {
+        /// The record.
+        record: &'static str,
+    },
+    /// A locator names a version of a row's vector that the row does not have.
+    Row {
+        /// The row.
+        row: RowId,
+        /// The version.
+        vver: Vver,
     },
     /// A parameter outside its range.
     Parameter {
@@ -114,6 +193,14 @@ impl fmt::Display for IndexError {
                 "vector index posting {}: expected a snapshot of {horizon} or later, found \
                  {snapshot}",
                 posting.0
+            ),
+            Self::Missing { record } => {
+                write!(f, "vector index {record}: expected a record, found none")
+            }
+            Self::Row { row, vver } => write!(
+                f,
+                "vector index: expected version {} of the vector of row {}, found another or none",
+                vver.0, row.0
             ),
             Self::Parameter { name, expected } => {
                 write!(f, "vector index parameter {name}: expected {expected}")

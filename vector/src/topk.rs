@@ -4,11 +4,15 @@
 //! is on top, and its distance is the threshold that most candidates fail at the cost of one
 //! comparison.
 //!
+//! [`Uppers`] does the same for bounds of rows that several postings may hold.
+//!
 //! Invariants: H1 the neighbours kept are the `k` smallest pushed so far by (distance, id), so the
 //! result does not depend on the order of pushes; H2 a NaN is never kept.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use crate::record::RowId;
 
 /// A candidate and its distance. Ordered by distance, then by id.
 ///
@@ -138,5 +142,107 @@ impl<T: Ord> TopK<T> {
     #[must_use]
     pub fn into_sorted_vec(self) -> Vec<Neighbour<T>> {
         self.kept.into_sorted_vec()
+    }
+}
+
+/// The `k` smallest upper bounds of different rows: what the k-th nearest row is not further than.
+#[derive(Debug)]
+pub(crate) struct Uppers {
+    k: usize,
+    /// The k-th smallest bound, infinity before there are `k`.
+    threshold: f32,
+    heap: BinaryHeap<Neighbour<RowId>>,
+    /// The rows in the heap, once looking through it would take long.
+    rows: Option<BTreeSet<RowId>>,
+}
+
+impl Uppers {
+    /// Up to this `k` the heap itself is searched for a row.
+    const FEW: usize = 64;
+
+    pub(crate) fn new(k: usize) -> Self {
+        Self {
+            k,
+            threshold: if k == 0 {
+                f32::NEG_INFINITY
+            } else {
+                f32::INFINITY
+            },
+            heap: BinaryHeap::new(),
+            rows: (k > Self::FEW).then(BTreeSet::new),
+        }
+    }
+
+    /// The k-th smallest bound; infinity before `k` rows have one.
+    #[inline]
+    pub(crate) fn threshold(&self) -> f32 {
+        self.threshold
+    }
+
+    /// Offers a bound. A row that is there already keeps its bound, a NaN is none: the threshold
+    /// stays valid. O(log k), and up to 64 comparisons of rows.
+    pub(crate) fn push(&mut self, upper: f32, row: RowId) {
+        if upper.is_nan() || upper >= self.threshold || self.contains(row) {
+            return;
+        }
+        let new = Neighbour {
+            distance: upper,
+            id: row,
+        };
+        if let Some(rows) = &mut self.rows {
+            rows.insert(row);
+        }
+        if self.heap.len() < self.k {
+            self.heap.push(new);
+        } else if let Some(mut worst) = self.heap.peek_mut() {
+            if let Some(rows) = &mut self.rows {
+                rows.remove(&worst.id);
+            }
+            *worst = new;
+        }
+        if self.heap.len() == self.k
+            && let Some(worst) = self.heap.peek()
+        {
+            self.threshold = worst.distance;
+        }
+    }
+
+    fn contains(&self, row: RowId) -> bool {
+        match &self.rows {
+            Some(rows) => rows.contains(&row),
+            None => self.heap.iter().any(|there| there.id == row),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Seen to fail with a row's second bound counted, and with the row that left still remembered.
+    #[test]
+    fn the_bound_is_that_of_k_different_rows() {
+        for k in [1, 3, 64, 65, 100] {
+            let mut uppers = Uppers::new(k);
+            for row in 0..k as u64 {
+                assert_eq!(uppers.threshold(), f32::INFINITY);
+                uppers.push(f32::NAN, RowId(row));
+                uppers.push(1000.0 + row as f32, RowId(row));
+                uppers.push(999.0, RowId(row));
+            }
+            assert_eq!(uppers.threshold(), 999.0 + k as f32);
+            // Nearer rows drive the others out, which may then come back.
+            for row in 0..k as u64 {
+                uppers.push(1.0 + row as f32, RowId(10_000 + row));
+            }
+            assert_eq!(uppers.threshold(), k as f32);
+            for row in 0..k as u64 {
+                uppers.push(0.5, RowId(row));
+            }
+            assert_eq!(uppers.threshold(), 0.5);
+        }
+        let mut none = Uppers::new(0);
+        none.push(1.0, RowId(1));
+        assert_eq!(none.threshold(), f32::NEG_INFINITY);
     }
 }

@@ -89,6 +89,12 @@ impl Reservation {
         self.place.ts
     }
 
+    /// All three.
+    #[must_use]
+    pub fn place(&self) -> Sequenced {
+        self.place
+    }
+
     /// Stamps the entry and hands it to the next flush: from here on the transaction is committed
     /// (X2). Does nothing if it was filled inside the sequencer.
     pub fn fill(mut self) {

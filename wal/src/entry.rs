@@ -2,7 +2,8 @@
 //!
 //! An entry is built before anything is known about its place; the sequencer gives it a timestamp
 //! and a position, and `stamp` writes both into every record header and computes the crc. So log
-//! bytes are equal on all members.
+//! bytes are equal on all members. A PUT with the flag `stamped` ends with eight bytes for its
+//! commit's timestamp, which `stamp` fills too: replay then puts what the log says.
 //!
 //! Invariant: `decode_entry` accepts exactly what `EntryBuilder` and `Entry::stamp` can produce.
 
@@ -10,12 +11,15 @@ use crate::error::WalError;
 use crate::limits::ENTRY_BYTES_MAX;
 use crate::lsn::{TreeId, Ts, TxnId};
 use crate::record::{
-    Body, DdlOp, RECORD_HEADER_BYTES, Record, RecordHeader, RecordKind, TRAILER_BYTES, Trailer,
-    decode_record, is_terminal, record_header,
+    Body, DdlOp, FLAG_STAMPED, RECORD_HEADER_BYTES, Record, RecordHeader, RecordKind,
+    TRAILER_BYTES, Trailer, decode_record, is_terminal, record_header,
 };
 
 /// Bytes of the shortest entry: a terminal record with an empty body.
 pub const ENTRY_BYTES_MIN: usize = RECORD_HEADER_BYTES + TRAILER_BYTES;
+
+/// Bytes at the end of a stamped value that hold its commit's timestamp.
+pub const STAMP_BYTES: usize = 8;
 
 /// Builds an entry record by record. Timestamps and transaction ids stay zero until it is stamped.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,21 @@ impl EntryBuilder {
     /// The row's value is `value` from here on.
     pub fn put(&mut self, tree: TreeId, schema: u32, flags: u8, key: &[u8], value: &[u8]) {
         self.push(tree, schema, flags, &Body::Put { key, value });
+    }
+
+    /// As [`EntryBuilder::put`], for a value whose last eight bytes become the commit's timestamp,
+    /// little-endian, when the entry is stamped. Panics if the value is shorter.
+    pub fn put_stamped(&mut self, tree: TreeId, schema: u32, flags: u8, key: &[u8], value: &[u8]) {
+        assert!(
+            value.len() >= STAMP_BYTES,
+            "a stamped value has room for its timestamp"
+        );
+        self.push(
+            tree,
+            schema,
+            flags | FLAG_STAMPED,
+            &Body::Put { key, value },
+        );
     }
 
     /// The row is gone.
@@ -199,8 +218,11 @@ impl Entry {
             let record = &mut self.bytes[at..];
             record[16..24].copy_from_slice(&ts.0.to_le_bytes());
             record[24..32].copy_from_slice(&txn.0.to_le_bytes());
-            let len = u32::from_le_bytes([record[0], record[1], record[2], record[3]]);
-            at += len as usize;
+            let len = u32::from_le_bytes([record[0], record[1], record[2], record[3]]) as usize;
+            if record[4] == RecordKind::Put as u8 && record[5] & FLAG_STAMPED != 0 {
+                record[len - STAMP_BYTES..len].copy_from_slice(&ts.0.to_le_bytes());
+            }
+            at += len;
         }
         assert_eq!(at, self.bytes.len(), "records fill the entry exactly");
         seal(&mut self.bytes);

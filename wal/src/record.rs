@@ -28,8 +28,10 @@ pub const FLAG_BEFORE_IMAGE: u8 = 4;
 pub const FLAG_LATE: u8 = 8;
 /// Flag: the row carries an expiry.
 pub const FLAG_EXPIRY: u8 = 16;
+/// Flag: the value ends with the commit's timestamp, written when the entry was stamped.
+pub const FLAG_STAMPED: u8 = 32;
 /// All flags of format 1.
-pub const FLAGS_KNOWN: u8 = 31;
+pub const FLAGS_KNOWN: u8 = 63;
 
 /// Header of a record.
 #[repr(C)]

@@ -114,6 +114,7 @@ pub(crate) fn once(args: &OnceArgs) -> Result<(), Failure> {
             cache_mib: args.cache_mib,
             disk_bytes: bytes_below(&args.dir)?,
             check,
+            more: serde_json::Map::new(),
         }
         .print(&args.run, args.repeat, args.json);
     }
@@ -121,7 +122,7 @@ pub(crate) fn once(args: &OnceArgs) -> Result<(), Failure> {
 }
 
 /// Bytes that the files below a folder take on disk.
-fn bytes_below(dir: &Path) -> Result<u64, Failure> {
+pub(crate) fn bytes_below(dir: &Path) -> Result<u64, Failure> {
     use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {

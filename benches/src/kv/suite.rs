@@ -130,6 +130,7 @@ impl Suite<'_> {
                 cache_mib: 0,
                 disk_bytes: PROBE_BYTES,
                 check: probe.check.into(),
+                more: serde_json::Map::new(),
             }
             .print(&self.run_id, repeat, self.args.json);
         }

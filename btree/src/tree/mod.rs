@@ -6,7 +6,7 @@
 //!   new ones in one epoch before it changes the first byte, or starts again (T2).
 //! - [`plant`]: a new tree's root together with the row that names it.
 //! - [`run`]: many rows in order, a leaf at a time; [`prefetch`]: leaves read ahead of need.
-//! - [`cursor`]: rows in order, a leaf at a time.
+//! - [`cursor`]: rows in order, a leaf at a time; [`span`]: the rows of a short range, copied out.
 //!
 //! Nothing waits inside the gate or under a latch (T4): whatever cannot go on returns a [`Stall`],
 //! all guards are dropped on the way out, and [`Tree::settle`] waits outside. The id of a tree's
@@ -20,6 +20,7 @@ mod plant;
 mod prefetch;
 pub mod run;
 mod search;
+pub mod span;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,8 @@ pub(crate) struct Search {
     pub(crate) metric: Metric,
     /// 0 where the type says it.
     pub(crate) dim: u32,
+    /// Searched by a scan: no index is made with the table.
+    pub(crate) exact: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -236,7 +238,7 @@ fn read_id(literal: &LitInt) -> Result<u16> {
 }
 
 fn read_vector(meta: &ParseNestedMeta<'_>) -> Result<Search> {
-    let (mut metric, mut dim) = (None, None);
+    let (mut metric, mut dim, mut exact) = (None, None, false);
     meta.parse_nested_meta(|inner| {
         if inner.path.is_ident("metric") {
             let literal: LitStr = inner.value()?.parse()?;
@@ -265,12 +267,20 @@ fn read_vector(meta: &ParseNestedMeta<'_>) -> Result<Search> {
                 Ok(())
             };
         }
-        Err(inner.error("a vector has `metric` and `dim`"))
+        if inner.path.is_ident("exact") {
+            return if std::mem::replace(&mut exact, true) {
+                Err(inner.error("`exact` is given twice"))
+            } else {
+                Ok(())
+            };
+        }
+        Err(inner.error("a vector has `metric`, `dim` and `exact`"))
     })?;
     let metric = metric.ok_or_else(|| meta.error("a vector needs a metric: l2, cosine or dot"))?;
     Ok(Search {
         metric,
         dim: dim.unwrap_or(0),
+        exact,
     })
 }
 
@@ -350,7 +360,11 @@ mod tests {
             ),
             (
                 field("id = 1, vector(metric = \"l2\", size = 1)"),
-                "`metric` and `dim`",
+                "`metric`, `dim` and `exact`",
+            ),
+            (
+                field("id = 1, vector(metric = \"l2\", exact, exact)"),
+                "`exact` is given twice",
             ),
             (
                 field("id = 1, filter, vector(metric = \"l2\")"),

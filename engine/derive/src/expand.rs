@@ -75,7 +75,8 @@ fn constant(table: &Table, column: &Column) -> TokenStream {
     let default = flag(column.default, quote!(.default::<#data_type>()));
     let vector = column.vector.as_ref().map(|search| {
         let (dim, metric) = (search.dim, metric(search.metric));
-        quote!(.vector::<#data_type>(::terrane::codec::vector::Metric::#metric, #dim))
+        let exact = search.exact.then(|| quote!(.exact()));
+        quote!(.vector::<#data_type>(::terrane::codec::vector::Metric::#metric, #dim) #exact)
     });
     quote! {
         #[doc = #doc]

@@ -97,6 +97,8 @@ fn run(options: &Options) -> Result<(), Failure> {
         filtered_recall_at_10: searched.filtered_recall,
         p50: searched.p50,
         p99: searched.p99,
+        exact_recall_at_10: searched.exact_recall,
+        exact_p50: searched.exact_p50,
         acknowledged: verdict.acknowledged,
         recovered: verdict.recovered,
         extra: verdict.extra,

@@ -95,6 +95,15 @@ pub(crate) fn embedding(cells: &[f32]) -> Vector<384> {
     Vector::from(array)
 }
 
+/// Which way a search goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through the vector index, with its usual goal of recall.
+    Index,
+    /// Every row is measured.
+    Exact,
+}
+
 /// A search for the [`NEAREST`] packages, as keys from near to far. `condition` becomes a typed
 /// filter; one that no stored column answers gives `None`.
 pub(crate) fn nearest_keys(
@@ -102,6 +111,7 @@ pub(crate) fn nearest_keys(
     reader: &impl terrane::Read,
     query: &[f32],
     condition: Option<&Condition>,
+    way: Way,
 ) -> terrane::Result<Option<Vec<u64>>> {
     let search = packages.nearest(Package::EMBEDDING, query, NEAREST);
     let search = match condition {
@@ -120,6 +130,9 @@ pub(crate) fn nearest_keys(
         }) => search.filter(Package::ID_MOD_200.eq(*remainder as u16)),
         Some(Condition::IdModulo { .. }) => return Ok(None),
     };
-    let hits = search.run(reader)?;
+    let hits = match way {
+        Way::Index => search.run(reader)?,
+        Way::Exact => search.advanced().exact().run(reader)?,
+    };
     Ok(Some(hits.iter().map(|hit| hit.key).collect()))
 }

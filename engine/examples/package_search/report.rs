@@ -105,6 +105,9 @@ pub(crate) struct Figures {
     pub(crate) filtered_recall_at_10: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    /// Recall and median of the same searches when every row is measured.
+    pub(crate) exact_recall_at_10: f64,
+    pub(crate) exact_p50: Duration,
     /// Rows whose commit the child reported before it was killed.
     pub(crate) acknowledged: u64,
     /// Acknowledged rows found again, byte for byte.
@@ -124,6 +127,7 @@ impl Figures {
         format!(
             "{{\"rows\": {}, \"load_rows_per_s\": {:.1}, \"recall_at_10\": {:.5}, \
              \"filtered_recall_at_10\": {:.5}, \"p50_us\": {:.1}, \"p99_us\": {:.1}, \
+             \"exact_recall_at_10\": {:.5}, \"exact_p50_us\": {:.1}, \
              \"acknowledged\": {}, \"recovered\": {}, \"extra\": {}, \"half\": {}, \
              \"reopen_ms\": {:.3}, \"seed\": {}}}",
             self.rows,
@@ -132,6 +136,8 @@ impl Figures {
             self.filtered_recall_at_10,
             micros(self.p50),
             micros(self.p99),
+            self.exact_recall_at_10,
+            micros(self.exact_p50),
             self.acknowledged,
             self.recovered,
             self.extra,
@@ -193,6 +199,8 @@ mod tests {
             filtered_recall_at_10: 0.9995,
             p50: Duration::from_micros(1_500),
             p99: Duration::from_micros(2_500),
+            exact_recall_at_10: 1.0,
+            exact_p50: Duration::from_micros(4_500),
             acknowledged: 10,
             recovered: 10,
             extra: 3,
@@ -220,6 +228,8 @@ mod tests {
             "recall_at_10",
             "filtered_recall_at_10",
             "p99_us",
+            "exact_recall_at_10",
+            "exact_p50_us",
         ] {
             assert!(json.member(key).is_some(), "{key}");
         }

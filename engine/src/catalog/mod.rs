@@ -14,11 +14,13 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use terrane_vector::IndexState;
 use terrane_wal::lsn::TreeId;
 use terrane_wal::sync::Mutex;
 
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::create;
 use crate::limits::{MAX_TABLE_NAME_BYTES, ROW_ID_BLOCK};
 use crate::runtime::Core;
 use crate::txn::Isolation;
@@ -27,7 +29,7 @@ use crate::txn::transaction::{Begin, Transaction};
 
 pub(crate) use outcome::Remembered;
 use schema::Evolution;
-pub(crate) use table::{IndexInfo, RowIds, TableInfo, TableSpec, TreeOp};
+pub(crate) use table::{IndexInfo, RowIds, TableInfo, TableSpec, TreeOp, VectorInfo};
 
 /// The catalog's rows.
 pub(crate) const CATALOG: TreeId = TreeId(2);
@@ -151,6 +153,9 @@ pub(crate) fn open_table(
             for op in table.tree_ops() {
                 tx.tree_op(op);
             }
+            for vector in &table.vectors {
+                create(&mut tx, &table, vector, (1, true), IndexState::Ready)?;
+            }
             let next = table.trees().map(|tree| tree.0).max().unwrap_or(0) + 1;
             tx.put_raw(
                 COUNTERS,
@@ -164,10 +169,79 @@ pub(crate) fn open_table(
         let ticket = run(&mut tx, Entrance::Alone)?;
         let table = Arc::new(table);
         core.catalog.insert(table.clone());
+        core.vectors.install(core, &table);
         (table, ticket)
     };
     ticket.wait()?;
     Ok(table)
+}
+
+/// Adds a vector index to a table that exists, empty and in the state of being built; does nothing
+/// if there is one. The table's schema stays what it is, and with it the handles of the table.
+///
+/// # Errors
+/// `NotFound` if there is no such table, and those of a commit.
+pub(crate) fn add_vector_index(
+    db: &Database,
+    name: &str,
+    field: u16,
+    options: (usize, bool),
+) -> Result<()> {
+    let core = db.core();
+    core.check_writable()?;
+    change_vectors(db, name, |tx, table| {
+        if table.vectors.iter().any(|vector| vector.field == field) {
+            return Ok(false);
+        }
+        let tree = next_tree(core)?;
+        let vector = VectorInfo { field, tree };
+        tx.tree_op(table.vector_op(&vector));
+        let next = u64::from(tree.0 + 1).to_le_bytes().to_vec();
+        tx.put_raw(COUNTERS, 0, 0, NEXT_TREE.to_vec(), next)?;
+        create(tx, table, &vector, options, IndexState::Building)?;
+        table.vectors.push(vector);
+        table.vectors.sort_by_key(|vector| vector.field);
+        Ok(true)
+    })
+}
+
+/// Takes a vector index away. Its tree is dropped by the next open, as one that nobody names.
+///
+/// # Errors
+/// As [`add_vector_index`].
+pub(crate) fn drop_vector_index(db: &Database, name: &str, field: u16) -> Result<()> {
+    change_vectors(db, name, |_, table| {
+        let before = table.vectors.len();
+        table.vectors.retain(|vector| vector.field != field);
+        Ok(table.vectors.len() < before)
+    })
+}
+
+/// Changes the vector indexes of a table in a transaction of its own, unless `change` finds nothing
+/// to do.
+fn change_vectors(
+    db: &Database,
+    name: &str,
+    change: impl FnOnce(&mut Transaction, &mut TableInfo) -> Result<bool>,
+) -> Result<()> {
+    let core = db.core();
+    let ticket = {
+        let _alone = core.gate.close();
+        let missing = || Error::new(ErrorKind::NotFound, "there is no such table");
+        let stored = core.catalog.find(name);
+        let mut table = (*stored.ok_or_else(|| missing().with("table", name))?).clone();
+        let mut tx = system_transaction(db);
+        if !change(&mut tx, &mut table)? {
+            return Ok(());
+        }
+        tx.put_raw(CATALOG, 0, 0, name.as_bytes().to_vec(), table.encode())?;
+        let ticket = run(&mut tx, Entrance::Alone)?;
+        core.catalog.insert(Arc::new(table.clone()));
+        core.vectors.install(core, &table);
+        ticket
+    };
+    ticket.wait()?;
+    Ok(())
 }
 
 /// Refuses a page size that was asked for by name if the table has another one than that and than
@@ -240,7 +314,7 @@ pub(crate) fn load(core_tree: &terrane_btree::Tree) -> Result<Vec<TableInfo>> {
     Ok(tables)
 }
 
-fn system_transaction(db: &Database) -> Transaction {
+pub(crate) fn system_transaction(db: &Database) -> Transaction {
     let core = db.core();
     let begin = Begin {
         isolation: Isolation::Snapshot,

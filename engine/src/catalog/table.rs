@@ -6,6 +6,7 @@ use terrane_wal::varint::{put_varint, take_varint};
 use terrane_wal::{DdlKind, DdlOp};
 
 use crate::catalog::schema::{Evolution, FieldSchema, Schema, check};
+use crate::codec::vector::VectorDef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Core;
 
@@ -27,6 +28,8 @@ pub(crate) struct TableSpec<'a> {
     pub(crate) class: Class,
     /// Row numbering, for a table that does not exist yet.
     pub(crate) row_ids: RowIds,
+    /// Fields that get a vector index, for a table that does not exist yet.
+    pub(crate) vectors: &'a [u16],
     /// The schema.
     pub(crate) schema: &'a Schema,
 }
@@ -42,6 +45,20 @@ pub(crate) struct IndexInfo {
     pub(crate) tree: TreeId,
 }
 
+/// A vector index as it is stored: what it is made with stands in its own meta record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VectorInfo {
+    /// Field id of the record.
+    pub(crate) field: u16,
+    /// The tree of its records.
+    pub(crate) tree: TreeId,
+}
+
+/// Kinds of indexes in a catalog row.
+const SECONDARY: u8 = 1;
+const UNIQUE: u8 = 2;
+const VECTOR: u8 = 3;
+
 /// A table as it is stored. Shared: every handle of one schema version holds the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TableInfo {
@@ -55,8 +72,10 @@ pub(crate) struct TableInfo {
     pub(crate) schema_version: u32,
     /// Row numbering.
     pub(crate) row_ids: RowIds,
-    /// Indexes, by rising field id.
+    /// Secondary and unique indexes, by rising field id.
     pub(crate) indexes: Vec<IndexInfo>,
+    /// Vector indexes, by rising field id.
+    pub(crate) vectors: Vec<VectorInfo>,
     /// The schema.
     pub(crate) schema: Schema,
 }
@@ -97,20 +116,32 @@ impl TableInfo {
     /// A new table, its trees numbered from `first` on.
     pub(super) fn new(name: &str, spec: &TableSpec<'_>, first: TreeId) -> TableInfo {
         let indexed = |field: &&FieldSchema| field.unique || field.index;
-        let fields = spec.schema.fields().iter().filter(indexed);
-        let numbers = first.0 + 1..;
-        let indexes = fields.zip(numbers).map(|(field, tree)| IndexInfo {
-            field: field.id,
-            unique: field.unique,
-            tree: TreeId(tree),
-        });
+        let fields = || spec.schema.fields().iter();
+        let mut numbers = (first.0 + 1..).map(TreeId);
+        let indexes = fields().filter(indexed).zip(&mut numbers);
+        let indexes: Vec<IndexInfo> = indexes
+            .map(|(field, tree)| IndexInfo {
+                field: field.id,
+                unique: field.unique,
+                tree,
+            })
+            .collect();
+        let searched = |field: &&FieldSchema| spec.vectors.contains(&field.id);
+        let vectors = fields().filter(searched).zip(&mut numbers);
+        let vectors: Vec<VectorInfo> = vectors
+            .map(|(field, tree)| VectorInfo {
+                field: field.id,
+                tree,
+            })
+            .collect();
         TableInfo {
             name: name.to_owned(),
             tree: first,
             class: spec.class,
             schema_version: 1,
             row_ids: spec.row_ids,
-            indexes: indexes.collect(),
+            indexes,
+            vectors,
             schema: spec.schema.clone(),
         }
     }
@@ -132,10 +163,13 @@ impl TableInfo {
 
     /// The table's tree and those of its indexes.
     pub(crate) fn trees(&self) -> impl Iterator<Item = TreeId> {
-        std::iter::once(self.tree).chain(self.indexes.iter().map(|index| index.tree))
+        let indexes = self.indexes.iter().map(|index| index.tree);
+        let vectors = self.vectors.iter().map(|index| index.tree);
+        std::iter::once(self.tree).chain(indexes).chain(vectors)
     }
 
-    /// What makes the trees. Index rows are small: their pages have the default size.
+    /// What makes the trees. Rows of secondary indexes are small: their pages have the default
+    /// size.
     pub(super) fn tree_ops(&self) -> Vec<TreeOp> {
         let op = |tree: TreeId, class: Class, name: String| TreeOp {
             kind: DdlKind::CreateTree,
@@ -151,9 +185,30 @@ impl TableInfo {
                 format!("{}.{}", self.name, index.field),
             )
         };
+        let vectors = self.vectors.iter().map(|vector| self.vector_op(vector));
         std::iter::once(own)
             .chain(self.indexes.iter().map(index))
+            .chain(vectors)
             .collect()
+    }
+
+    /// What makes the tree of a vector index: in pages where its blocks of codes lie inline.
+    pub(super) fn vector_op(&self, vector: &VectorInfo) -> TreeOp {
+        let dim = self.vector_def(vector).map_or(1, |def| def.dim as usize);
+        let block_bytes = terrane_vector::largest_record_bytes(dim);
+        let holds = |class: &Class| block_bytes <= class.bytes() / 4;
+        TreeOp {
+            kind: DdlKind::CreateTree,
+            tree: vector.tree,
+            class: Class::ALL.into_iter().find(holds).unwrap_or(Class::K32),
+            name: format!("{}.{}", self.name, vector.field),
+        }
+    }
+
+    /// Metric and dimension of an indexed field.
+    pub(crate) fn vector_def(&self, vector: &VectorInfo) -> Option<VectorDef> {
+        let mut fields = self.schema.fields().iter();
+        fields.find(|field| field.id == vector.field)?.vector
     }
 
     /// The value of the catalog row.
@@ -162,11 +217,18 @@ impl TableInfo {
         row.extend(self.tree.0.to_le_bytes());
         row.extend(self.schema_version.to_le_bytes());
         row.push(u8::from(self.row_ids == RowIds::Hidden));
-        put_varint(&mut row, self.indexes.len() as u64);
+        put_varint(&mut row, (self.indexes.len() + self.vectors.len()) as u64);
+        let mut put = |field: u16, kind: u8, tree: TreeId| {
+            put_varint(&mut row, u64::from(field));
+            row.push(kind);
+            row.extend(tree.0.to_le_bytes());
+        };
         for index in &self.indexes {
-            put_varint(&mut row, u64::from(index.field));
-            row.push(if index.unique { 2 } else { 1 });
-            row.extend(index.tree.0.to_le_bytes());
+            let kind = if index.unique { UNIQUE } else { SECONDARY };
+            put(index.field, kind, index.tree);
+        }
+        for vector in &self.vectors {
+            put(vector.field, VECTOR, vector.tree);
         }
         row.extend(self.schema.encode());
         row
@@ -206,34 +268,48 @@ fn decode_row(name: &str, row: &[u8]) -> Result<TableInfo> {
     };
     let (tree, schema_version) = (word(&tree[..4]), word(&tree[4..]));
     let (n_index, mut rest) = take_varint(rest)?;
-    let mut indexes = Vec::new();
+    let (mut indexes, mut vectors) = (Vec::new(), Vec::new());
     for _ in 0..n_index {
         let (field, after) = take_varint(rest)?;
         let Some((index, after)) = after.split_first_chunk::<5>() else {
             return Err(corrupt("an index of 5 bytes or more", after.len()));
         };
-        let (Ok(field), kind @ (1 | 2)) = (u16::try_from(field), index[0]) else {
-            return Err(corrupt(
-                "a field id and kind 1 or 2",
-                format!("{field}, {}", index[0]),
-            ));
-        };
-        indexes.push(IndexInfo {
-            field,
-            unique: kind == 2,
-            tree: TreeId(word(&index[1..])),
-        });
+        let tree = TreeId(word(&index[1..]));
+        match (u16::try_from(field), index[0]) {
+            (Ok(field), kind @ (SECONDARY | UNIQUE)) => indexes.push(IndexInfo {
+                field,
+                unique: kind == UNIQUE,
+                tree,
+            }),
+            (Ok(field), VECTOR) => vectors.push(VectorInfo { field, tree }),
+            (_, kind) => {
+                return Err(corrupt(
+                    "a field id and kind 1, 2 or 3",
+                    format!("{field}, {kind}"),
+                ));
+            }
+        }
         rest = after;
     }
-    Ok(TableInfo {
+    let table = TableInfo {
         name: name.to_owned(),
         tree: TreeId(tree),
         class,
         schema_version,
         row_ids,
         indexes,
+        vectors,
         schema: Schema::decode(rest)?,
-    })
+    };
+    for vector in &table.vectors {
+        if table.vector_def(vector).is_none() {
+            return Err(corrupt(
+                "a vector field behind a vector index",
+                vector.field,
+            ));
+        }
+    }
+    Ok(table)
 }
 
 /// A little-endian number of at most four bytes.

@@ -132,6 +132,9 @@ pub struct FieldDef {
     pub skip: Option<SkipPart>,
     /// Metric and dimension of a vector field that can be searched.
     pub vector: Option<VectorDef>,
+    /// Whether a table is made without an index of the vector. Not part of the stored schema: an
+    /// index may be made later.
+    pub exact: bool,
 }
 
 /// Appends the part form of a key, from the whole form of a field.
@@ -158,6 +161,7 @@ impl FieldDef {
             part: None,
             skip: None,
             vector: None,
+            exact: false,
         }
     }
 
@@ -217,6 +221,13 @@ impl FieldDef {
         self
     }
 
+    /// A vector that is searched by scanning rows, until an index is asked for.
+    #[must_use]
+    pub const fn exact(mut self) -> FieldDef {
+        self.exact = true;
+        self
+    }
+
     /// The number in front of the field.
     #[must_use]
     pub const fn tag(&self) -> u64 {
@@ -247,15 +258,9 @@ impl FieldDef {
     /// # Errors
     /// `Codec` when the bytes are no record or the field has another wire type.
     pub fn find_raw<'a>(&self, record: &'a [u8]) -> Result<Option<RawField<'a>>> {
-        let mut fields = Fields::of(record)?;
-        while let Some(field) = fields.next_field()? {
-            if field.id >= self.id {
-                return (field.id == self.id)
-                    .then(|| self.expect(field))
-                    .transpose();
-            }
-        }
-        Ok(None)
+        find_field(record, self.id)?
+            .map(|field| self.expect(field))
+            .transpose()
     }
 
     /// Appends the part form of this field's key, as an index or a filter compares it.
@@ -290,6 +295,20 @@ impl FieldDef {
             .with("field", self.name)
             .with("id", self.id)
     }
+}
+
+/// The field `id` as it lies in `record`; `None` when it was left out. Walks over those before it.
+///
+/// # Errors
+/// `Codec` when the bytes are no record.
+pub fn find_field(record: &[u8], id: u16) -> Result<Option<RawField<'_>>> {
+    let mut fields = Fields::of(record)?;
+    while let Some(field) = fields.next_field()? {
+        if field.id >= id {
+            return Ok((field.id == id).then_some(field));
+        }
+    }
+    Ok(None)
 }
 
 /// The fields of an encoded record, one after the other.

@@ -481,7 +481,7 @@ fn vectors_are_found_and_versioned_in_place() {
     view.copy_to(&mut out).unwrap();
     assert_eq!(out, [1.0, -1.0]);
     assert!(view.copy_to(&mut [0.0; 3]).is_err());
-    set_vver(&mut bytes, &def("place"), 0x0102_0304).unwrap();
+    set_vver(&mut bytes, def("place").id, 0x0102_0304).unwrap();
     let raw = def("place").find_raw(&bytes).unwrap().unwrap();
     assert_eq!(VectorView::of_field(&raw).unwrap().vver, 0x0102_0304);
     assert_eq!(
@@ -489,7 +489,7 @@ fn vectors_are_found_and_versioned_in_place() {
         demo(),
         "the version is not the user's"
     );
-    assert!(set_vver(&mut bytes, &def("name"), 1).is_err());
+    assert!(set_vver(&mut bytes, def("name").id, 1).is_err());
 }
 
 fn entry(def: &FieldDef, record: &Demo, primary: &impl Key) -> (Vec<u8>, Vec<u8>) {

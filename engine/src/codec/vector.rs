@@ -10,7 +10,7 @@
 pub use terrane_vector::Metric;
 
 use super::malformed;
-use super::record::{FieldDef, RawField};
+use super::record::{RawField, find_field};
 use super::value::{Column, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_DIMENSIONS;
@@ -141,13 +141,13 @@ pub(crate) fn write(elements: &[f32], out: &mut Vec<u8>) {
     }
 }
 
-/// Sets the version of the vector in `field` of `record`, in place: lengths do not change.
+/// Sets the version of the vector in the field `id` of `record`, in place: lengths do not change.
 ///
 /// # Errors
-/// `Codec` when the field holds no vector.
-pub fn set_vver(record: &mut [u8], field: &FieldDef, vver: u32) -> Result<()> {
-    let raw = field.find_raw(record)?;
-    let raw = raw.ok_or_else(|| malformed("a vector is missing").with("field", field.name))?;
+/// `Codec` when the record has no such field, or the field no vector.
+pub fn set_vver(record: &mut [u8], id: u16, vver: u32) -> Result<()> {
+    let raw = find_field(record, id)?;
+    let raw = raw.ok_or_else(|| malformed("a vector is missing").with("id", id))?;
     VectorView::of_field(&raw)?;
     let at = raw.offset + VVER_AT;
     record[at..at + 4].copy_from_slice(&vver.to_le_bytes());

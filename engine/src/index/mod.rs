@@ -5,6 +5,7 @@
 //! entry without its row is a damaged database and not a race.
 
 pub(crate) mod secondary;
+pub(crate) mod vector;
 
 use std::fmt;
 use std::marker::PhantomData;

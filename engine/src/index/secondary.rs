@@ -158,6 +158,7 @@ mod tests {
             schema_version: 1,
             row_ids: RowIds::Key,
             indexes: vec![index(1, true, UNIQUE), index(2, false, SECONDARY)],
+            vectors: Vec::new(),
             schema: Schema::of::<u64, Row>().unwrap(),
         };
         Shape {

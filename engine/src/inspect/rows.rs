@@ -2,12 +2,12 @@
 //!
 //! A row has exactly one entry in each index, a function of its key and its bytes (`codec/index`,
 //! K1): each row's entries are looked up, and each entry's row; so a difference is found from both
-//! sides and told with the key.
+//! sides and told with the key. What the records of a vector index must be, its crate knows.
 
 use std::ops::Bound::Unbounded;
 
 use terrane_btree::{Direction, LeafRows, Tree};
-use terrane_wal::lsn::TreeId;
+use terrane_wal::lsn::{TreeId, Ts};
 
 use super::{CheckReport, Finding};
 use crate::catalog::schema::FieldSchema;
@@ -15,6 +15,7 @@ use crate::catalog::{self, FIRST_TREE, IndexInfo, TableInfo};
 use crate::codec::DataType;
 use crate::codec::record::Fields;
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::view::View;
 use crate::runtime::Core;
 
 /// Findings of one kind and table that are told; the rest is counted.
@@ -55,6 +56,7 @@ pub(super) fn check(
         for index in &table.indexes {
             report.index_entries += check.entries(index)?;
         }
+        check.vectors()?;
         check.sum_up();
     }
     Ok(())
@@ -91,6 +93,24 @@ fn get(tree: &Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
 }
 
 impl Check<'_> {
+    /// Every record of the table's vector indexes, against each other and against the rows.
+    fn vectors(&mut self) -> Result<()> {
+        let Some(table) = self.core.vectors.get(self.table.tree) else {
+            return Ok(());
+        };
+        if let Err(error) = table.check_whole(None) {
+            self.tell("vector index", "one that can be opened", error);
+        }
+        for hosted in &table.indexes {
+            let newest = View::new(self.core, &table, hosted, Ts(u64::MAX));
+            for wrong in terrane_vector::check(&hosted.index, &newest)? {
+                let what = format!("vector index of field {}", hosted.field.name);
+                self.tell(&what, "records that agree", wrong);
+            }
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, what: &str, expected: &str, found: impl std::fmt::Display) {
         self.told += 1;
         if self.told <= TOLD_MAX {

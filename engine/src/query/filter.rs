@@ -17,6 +17,8 @@ use std::ops::{BitAnd, BitOr, Bound, Not};
 use crate::codec::{AsKey, Column, FieldDef, Key, KeyRange, Record, Span};
 use crate::error::{Error, Result};
 use crate::field::Field;
+use crate::index::vector::source::column;
+use crate::index::vector::view::RowFilter;
 
 /// A condition on the fields of the record `R`.
 ///
@@ -212,7 +214,41 @@ impl<R: Record> Filter<R> {
     }
 }
 
+impl<R: Record> RowFilter for Filter<R> {
+    fn judge(&self, columns: &[u8]) -> Option<bool> {
+        self.node.judge(columns)
+    }
+
+    fn matches(&self, record: &[u8]) -> Result<bool> {
+        self.node.matches(record, &mut Vec::new())
+    }
+}
+
+/// All of the nodes if `neutral` is true, else any of them: the other answer of one decides, and
+/// one that cannot tell leaves the whole open.
+fn joined(nodes: &[Node], columns: &[u8], neutral: bool) -> Option<bool> {
+    let mut answer = Some(neutral);
+    for node in nodes {
+        match node.judge(columns) {
+            Some(one) if one == neutral => {}
+            Some(decides) => return Some(decides),
+            None => answer = None,
+        }
+    }
+    answer
+}
+
 impl Node {
+    /// As [`Node::matches`], on the columns beside a code; None if they do not decide.
+    fn judge(&self, columns: &[u8]) -> Option<bool> {
+        match self {
+            Node::Test { def, test } => column(columns, def.id).map(|part| test.holds(part)),
+            Node::All(nodes) => joined(nodes, columns, true),
+            Node::Any(nodes) => joined(nodes, columns, false),
+            Node::Not(node) => node.judge(columns).map(|holds| !holds),
+        }
+    }
+
     fn matches(&self, record: &[u8], scratch: &mut Vec<u8>) -> Result<bool> {
         match self {
             Node::Test { def, test } => {

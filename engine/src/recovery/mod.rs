@@ -97,6 +97,7 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
         redo,
     } = ready;
     let core = Core::new(parts);
+    open_vectors(&core);
     for ((tree, key), (value, cause)) in unread {
         core.unapplied
             .restore(&core, (tree, key.into()), value, redo, cause);
@@ -109,6 +110,13 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
         }
     }
     Ok(core)
+}
+
+/// Opens the vector indexes of all tables: their centres come into memory.
+fn open_vectors(core: &Core) {
+    for table in core.catalog.tables() {
+        core.vectors.install(core, &table);
+    }
 }
 
 /// What an open works on.
@@ -235,8 +243,9 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         ));
     }
     close_runs(&log, &open_runs)?;
-    let (end, ts) = log.positions().durable;
-    let base = (end, ts.max(opened.image_hi_ts));
+    // Everything that was ever committed lies at or below `last`, also where the log has nothing
+    // left to say so: a snapshot of what was found reads there.
+    let base = (log.positions().durable.0, last);
     // A clean image says that the log has nothing beyond it, which ends with the first commit.
     let replayed = found.entries > 0 || opened.clean_shutdown || opened.fell_back.is_some();
     source.options.notices.extend(opened.fell_back.clone());
@@ -320,6 +329,8 @@ fn read_only(source: Source<'_>, opened: &Opened) -> Result<Arc<Core>> {
         );
         return Err(error.with("directory", source.dir.display()));
     }
-    let base = (opened.image_hi_lsn, opened.image_hi_ts);
-    Ok(Core::new(source.ready(None, base, false)?.parts))
+    let base = (opened.image_hi_lsn, newest_ts(source.dir, opened)?);
+    let core = Core::new(source.ready(None, base, false)?.parts);
+    open_vectors(&core);
+    Ok(core)
 }

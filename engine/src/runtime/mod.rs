@@ -26,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::checkpoint::Checkpointer;
 use crate::database::Durability;
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::VectorTables;
 use crate::metrics::Counters;
 use crate::txn::gate::Gate;
 use crate::txn::positions::ReadPositions;
@@ -51,6 +52,7 @@ pub(crate) struct Core {
     pub(crate) ring: Ring,
     pub(crate) gate: Gate,
     pub(crate) unapplied: Unapplied,
+    pub(crate) vectors: VectorTables,
     pub(crate) checkpointer: Mutex<Checkpointer>,
     pub(crate) counters: Counters,
     /// Rank of the next transaction: the smaller, the older.
@@ -96,6 +98,7 @@ impl Core {
             prefix: Prefix::new(lsn, ts),
             ring: Ring::new(ts),
             unapplied: Unapplied::default(),
+            vectors: VectorTables::default(),
             checkpointer: Mutex::new(Checkpointer::default()),
             counters: Counters::default(),
             ages: AtomicU64::new(1),

@@ -1,4 +1,5 @@
-//! The one background thread: ticker, collector, checkpoints, eviction ahead of demand.
+//! The one background thread: ticker, collector, upkeep of vector indexes, checkpoints, eviction
+//! ahead of demand.
 //!
 //! Each of them is a bounded step that anybody may call, so that a test drives all of it without
 //! the thread. Nobody's liveness rests on the ticker: it only flushes what nobody waits for.
@@ -12,6 +13,7 @@ use terrane_wal::sync::{AtomicBool, Mutex, Ordering};
 
 use crate::checkpoint;
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::maintain;
 use crate::runtime::Core;
 use crate::txn::sweep;
 
@@ -45,10 +47,13 @@ pub(crate) fn step(core: &Arc<Core>) -> Due {
     }
     let sweeping = sweep::step(core);
     core.unapplied.retry(core);
+    let keeping_up = maintain::step(core);
     let checkpointing = checkpoint::step(core);
     // An error of write-out is met again by who needs the frame, and by the next round.
     let evicting = matches!(core.store.background_step(), Ok(Progress::More));
-    checkpointing.max((sweeping || evicting).into())
+    checkpointing
+        .max(keeping_up)
+        .max((sweeping || evicting).into())
 }
 
 /// The thread, from outside.

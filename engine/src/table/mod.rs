@@ -117,6 +117,10 @@ impl<K: Key, V: Value> Table<K, V> {
         }
     }
 
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

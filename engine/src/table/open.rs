@@ -39,9 +39,14 @@ impl Database {
         check_dimensions(V::fields()).map_err(|error| error.with("table", def.name()))?;
         let schema = Schema::of::<K, V>().map_err(|error| error.with("table", def.name()))?;
         let fields = V::fields();
+        let searched = fields
+            .iter()
+            .filter(|def| def.vector.is_some() && !def.exact);
+        let vectors: Vec<u16> = searched.map(|def| def.id).collect();
         let spec = TableSpec {
             class: page_class(self.page_class(), fields),
             row_ids: row_ids(&schema.key, fields),
+            vectors: &vectors,
             schema: &schema,
         };
         let info = self.open_table(def.name(), &spec)?;

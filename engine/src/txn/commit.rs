@@ -1,9 +1,10 @@
 //! The one place where a transaction becomes visible (storage.md 6.1).
 //!
 //! ```text
-//! scans end -> leaves -> intents -> log space -> validate up to v
-//!         -> SEQUENCE (ts, stamp, ring, prefix) -> validate (v, ts)
-//!         -> fill -> apply (pre-image, leaf) per key -> intents go -> prefix -> wait for the level
+//! scans end -> leaves -> intents -> vectors bound -> log space -> validate up to v
+//!         -> guard of the bound sets -> SEQUENCE (ts, stamp, ring, prefix) -> guard left
+//!         -> validate (v, ts) -> fill -> apply (pre-image, leaf) per key, records
+//!         -> intents go -> prefix -> wait for the level
 //! ```
 //! Invariants: X1 visible to all or none at its timestamp; X2 after sequencing nothing fails softly
 //! and nothing blocks the prefix: what cannot be applied waits as unapplied, what cannot even do
@@ -20,10 +21,13 @@ use crate::apply;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::database::{Commit, Database, Durability, Position};
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::bind::{Binding, bind};
+use crate::index::vector::maintain;
 use crate::limits::RECENT_SHARDS;
 use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::Isolation;
+use crate::txn::records::Records;
 use crate::txn::ring::RowKey;
 use crate::txn::snapshot::{check_floor, read_row};
 use crate::txn::sweep;
@@ -117,7 +121,8 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     tx.end_scans();
     let core = tx.core().clone();
     let (db, durability) = (tx.db.clone(), tx.durability);
-    if tx.writes.is_empty() && tx.tree_ops.is_empty() && tx.idempotency.is_none() {
+    let nothing = tx.writes.is_empty() && tx.records.is_empty() && tx.tree_ops.is_empty();
+    if nothing && tx.idempotency.is_none() {
         core.check_process()?;
         let place = Place::Left(tx.leave()?);
         return Ok(Ticket {
@@ -127,6 +132,9 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
         });
     }
     core.check_writable()?;
+    if entrance == Entrance::Beside {
+        maintain::relieve(&core, &tx.writes);
+    }
     let _inside = (entrance == Entrance::Beside).then(|| core.gate.enter());
     core.check_open()?;
     let _guard = PanicGuard(&core);
@@ -146,7 +154,12 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
             place,
         });
     }
-    let place = sequence_and_apply(&core, tx)?;
+    let mut binding = match tx.writes.is_empty() {
+        true => std::mem::take(&mut tx.adopted),
+        false => bind(&core, &tx.writes)?,
+    };
+    binding.number(&mut tx.writes)?;
+    let place = sequence_and_apply(&core, tx, &mut binding)?;
     count(&core.counters.commits);
     Ok(Ticket {
         db,
@@ -225,7 +238,7 @@ fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
 }
 
 /// The log entry of the transaction, without timestamp.
-fn encode(tx: &Transaction) -> Entry {
+fn encode(tx: &Transaction, records: &Records) -> Entry {
     let mut entry = EntryBuilder::new();
     for op in &tx.tree_ops {
         entry.ddl(&op.record());
@@ -236,6 +249,7 @@ fn encode(tx: &Transaction) -> Entry {
             None => entry.del(tree, write.schema, write.flags, key),
         }
     }
+    records.encode(&mut entry);
     entry.commit(tx.idempotency.as_deref().unwrap_or_default())
 }
 
@@ -247,6 +261,17 @@ fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
         ErrorKind::Conflict,
         "a row or range that was read has changed",
     )
+}
+
+/// The records and the entry of a commit as it is bound now, with pages for them.
+fn entry_of(core: &Core, tx: &Transaction, binding: &Binding) -> Result<(Records, Entry)> {
+    let mut records = tx.records.clone();
+    binding.records(&mut records);
+    let entry = encode(tx, &records);
+    core.store
+        .admit(apply::pages_wanted(&tx.writes, &records))?;
+    fetch_records(core, &records)?;
+    Ok((records, entry))
 }
 
 /// Step 3, the validation: what was read holds up to the commit whose timestamp is returned; None
@@ -270,38 +295,50 @@ fn validate(core: &Core, tx: &Transaction) -> Result<Option<Ts>> {
 }
 
 /// Steps 3 (validation) to 8.
-fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
+fn sequence_and_apply(
+    core: &Arc<Core>,
+    tx: &mut Transaction,
+    binding: &mut Binding,
+) -> Result<Place> {
     let log = core.log()?;
     let keys: Arc<[RowKey]> = tx
         .writes
         .iter()
         .map(|(tree, key, _)| (tree, key.clone()))
         .collect();
-    let entry = encode(tx);
-    core.store.admit(apply::pages_wanted(&tx.writes))?;
-    let admission = log.admit(entry.len())?;
     for op in &tx.tree_ops {
         op.prepare(core)?;
     }
-
     tx.reads
         .borrow_mut()
         .forget_written(|tree, key| tx.writes.get(tree, key).is_some());
-    let validated = validate(core, tx)?;
 
-    // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other.
+    // What is bound holds for one set of centres: a commit that finds a newer one under the guard
+    // binds again outside of it, and asks for room anew since the entry may have another length.
+    let (records, admission, entry, validated, guards) = loop {
+        let (records, entry) = entry_of(core, tx, binding)?;
+        let admission = log.admit(entry.len())?;
+        let validated = validate(core, tx)?;
+        match binding.enter() {
+            Some(guards) => break (records, admission, entry, validated, guards),
+            None => drop(admission),
+        }
+        binding.rebind()?;
+    };
+
+    // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other. The
+    // owner of records alone has no stamp: its intents keep others out, and change no row.
     let owner = tx.intents.owner().clone();
     let mut inside = |at: Sequenced| {
-        owner.set_stamp(at.ts);
+        if !keys.is_empty() {
+            owner.set_stamp(at.ts);
+        }
         core.ring.push(at.ts, &keys);
         core.prefix.enter(at.begin, at.end, at.ts);
     };
     let reservation = log.sequence(admission, entry, validated.is_none(), &mut inside);
-    let place = Sequenced {
-        begin: reservation.begin(),
-        end: reservation.end(),
-        ts: reservation.ts(),
-    };
+    drop(guards);
+    let place = reservation.place();
 
     // Step 5.
     let changed = |upto| {
@@ -317,9 +354,35 @@ fn sequence_and_apply(core: &Arc<Core>, tx: &mut Transaction) -> Result<Place> {
 
     // Step 6: the point of no return (X2).
     reservation.fill();
-    apply::commit(core, tx, place)?;
-    tx.intents.release();
-    core.prefix.mark(place.ts);
+    install(core, tx, binding, records, place)?;
     sweep::relieve(core);
     Ok(Place::At(place.end, place.ts))
+}
+
+/// Steps 7 and 8: rows and records into their trees, then the prefix over them.
+fn install(
+    core: &Arc<Core>,
+    tx: &mut Transaction,
+    binding: &Binding,
+    mut records: Records,
+    place: Sequenced,
+) -> Result<()> {
+    records.stamp(place.ts);
+    apply::commit(core, tx, place)?;
+    apply::records(core, &records, place)?;
+    binding.installed();
+    tx.intents.release();
+    core.prefix.mark(place.ts);
+    Ok(())
+}
+
+/// The leaves of the records, read together like those of the rows.
+fn fetch_records(core: &Core, records: &Records) -> Result<()> {
+    for (tree, records) in records.trees().filter(|(_, records)| records.len() > 1) {
+        // A tree that this transaction makes is empty.
+        if let Ok(tree) = core.tree(tree) {
+            tree.prefetch(records.keys().map(Vec::as_slice), Purpose::Prefetch)?;
+        }
+    }
+    Ok(())
 }

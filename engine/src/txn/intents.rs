@@ -83,6 +83,17 @@ impl Intents {
         }
     }
 
+    /// Places an intent if nobody else holds the key; never waits. For upkeep, which changes no row
+    /// and so meets no conflict.
+    pub(crate) fn try_place(&mut self, tree: TreeId, key: &Arc<[u8]>) -> bool {
+        let claim = self.core.recent.claim(tree, key, &self.owner, None);
+        let granted = matches!(claim, Claim::Granted(_));
+        if granted {
+            self.placed.push((tree, key.clone()));
+        }
+        granted
+    }
+
     /// Leaves the intent on `key` standing when the others are given back: its row waits for a
     /// page.
     pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {

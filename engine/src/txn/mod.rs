@@ -6,6 +6,7 @@
 
 #[cfg(not(loom))]
 pub(crate) mod commit;
+pub(crate) mod epochs;
 #[cfg(not(loom))]
 pub(crate) mod gate;
 #[cfg(not(loom))]
@@ -18,6 +19,8 @@ pub(crate) mod range;
 pub(crate) mod raw;
 pub(crate) mod reach;
 pub(crate) mod recent;
+#[cfg(not(loom))]
+pub(crate) mod records;
 #[cfg(not(loom))]
 pub(crate) mod retry;
 pub(crate) mod ring;

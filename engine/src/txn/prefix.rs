@@ -60,6 +60,13 @@ impl Prefix {
         self.queue.lock().applied
     }
 
+    /// Timestamp of the newest commit that was sequenced, applied or not.
+    pub(crate) fn newest(&self) -> Ts {
+        let queue = self.queue.lock();
+        let last = queue.flights.back();
+        last.map_or(queue.applied.1, |flight| flight.ts)
+    }
+
     /// Where redo has to begin: the start of the oldest commit that is not applied.
     pub(crate) fn redo_lsn(&self) -> Lsn {
         let queue = self.queue.lock();

@@ -3,12 +3,15 @@
 //! Public only in name (the module is private): [`super::Read`] is sealed by it.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use terrane_wal::lsn::TreeId;
 
 use crate::database::Database;
 use crate::error::Result;
+use crate::txn::positions::ReadPin;
 use crate::txn::scan::RawScan;
+use crate::txn::write_set::WriteSet;
 
 /// Reads rows of one consistent state. A transaction's own writes are merged in.
 pub trait RawRead {
@@ -33,4 +36,19 @@ pub trait RawRead {
         upper: Bound<Vec<u8>>,
         reverse: bool,
     ) -> Result<RawScan>;
+
+    /// The state that is read, for who reads rows past this trait: all rows of `tree` count as
+    /// read, and the reader's own writes are to be merged by the caller.
+    ///
+    /// # Errors
+    /// `Closed`.
+    fn state(&self, tree: TreeId) -> Result<ReadState>;
+}
+
+/// A read position and the writes that its reader sees beside it.
+#[derive(Debug)]
+pub struct ReadState {
+    pub(crate) pin: Arc<ReadPin>,
+    /// None for a snapshot, and for a transaction that has written nothing.
+    pub(crate) own: Option<Arc<WriteSet>>,
 }

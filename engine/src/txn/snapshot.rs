@@ -16,7 +16,7 @@ use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
-use crate::txn::raw::RawRead;
+use crate::txn::raw::{RawRead, ReadState};
 use crate::txn::recent::Seen;
 use crate::txn::scan::RawScan;
 
@@ -102,6 +102,14 @@ impl RawRead for Snapshot {
         self.open_core()?;
         let range = Arc::new(Range { tree, lower, upper });
         RawScan::new(&self.held.db, self.held.pin.clone(), range, reverse, None)
+    }
+
+    fn state(&self, _: TreeId) -> Result<ReadState> {
+        self.open_core()?;
+        Ok(ReadState {
+            pin: self.held.pin.clone(),
+            own: None,
+        })
     }
 }
 

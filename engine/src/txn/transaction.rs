@@ -15,6 +15,7 @@ use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use crate::catalog::TreeOp;
 use crate::database::{Commit, Database, Durability, Position};
 use crate::error::{Error, ErrorKind, Result};
+use crate::index::vector::bind::Binding;
 use crate::limits::{check_key, check_value};
 use crate::runtime::Core;
 use crate::txn::Isolation;
@@ -23,8 +24,9 @@ use crate::txn::intents::Intents;
 use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
-use crate::txn::raw::RawRead;
+use crate::txn::raw::{RawRead, ReadState};
 use crate::txn::reach::Reach;
+use crate::txn::records::Records;
 use crate::txn::ring::RowKey;
 use crate::txn::scan::{RawScan, Within};
 use crate::txn::snapshot::read_row;
@@ -60,6 +62,10 @@ pub struct Transaction {
     pub(super) intents: Intents,
     pub(super) writes: Arc<WriteSet>,
     pub(super) tree_ops: Vec<TreeOp>,
+    /// Records of vector indexes that are not bound from rows: upkeep, and new indexes.
+    pub(crate) records: Records,
+    /// Vectors of rows that are indexed and not written.
+    pub(super) adopted: Binding,
     pub(super) reads: RefCell<Reads>,
     snapshot: OnceCell<Pinned>,
     tentative: Arc<Tentative>,
@@ -109,6 +115,8 @@ impl Transaction {
             intents: Intents::new(db.core(), begin.age),
             writes: Arc::new(WriteSet::default()),
             tree_ops: Vec::new(),
+            records: Records::default(),
+            adopted: Binding::default(),
             reads: RefCell::default(),
             snapshot: OnceCell::new(),
             tentative: Arc::default(),
@@ -296,6 +304,16 @@ impl Transaction {
         self.get_raw(tree, key)
     }
 
+    /// Takes over vectors that were bound from rows as they are stored.
+    pub(crate) fn adopt(&mut self, binding: Binding) {
+        self.adopted = binding;
+    }
+
+    /// Locks a row if nobody else holds it; never waits.
+    pub(crate) fn try_lock(&mut self, tree: TreeId, key: &Arc<[u8]>) -> bool {
+        self.intents.try_place(tree, key)
+    }
+
     /// Locks a row. Without a snapshot yet, waits until the row's last commit can be read.
     pub(crate) fn lock(&mut self, tree: TreeId, key: &Arc<[u8]>) -> Result<()> {
         self.check()?;
@@ -388,6 +406,20 @@ impl RawRead for Transaction {
             self.reads.borrow_mut().scan(reach);
         }
         Ok(scan)
+    }
+
+    fn state(&self, tree: TreeId) -> Result<ReadState> {
+        let pin = self.pinned()?.pin.clone();
+        if self.isolation == Isolation::Serializable {
+            let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
+            let reach = Reach::new(Arc::new(Range { tree, lower, upper }));
+            reach.finish();
+            self.reads.borrow_mut().scan(Arc::new(reach));
+        }
+        // Which of the rows were looked at nobody can tell: all of them up to here may have been.
+        self.note_read(pin.ts());
+        let own = (!self.writes.is_empty()).then(|| self.writes.clone());
+        Ok(ReadState { pin, own })
     }
 }
 

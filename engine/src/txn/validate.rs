@@ -4,8 +4,8 @@
 //! sequencing for the commits between `v` and the own timestamp. One check before the timestamp is
 //! fixed would admit a read-only anomaly. Both ask the ring of recent write sets, the first one
 //! only if few commits came since the snapshot: else it asks the recent-writes index, whose cost is
-//! that of the reads and not of the commits. Of a scan counts what it had reached when the commit
-//! began, gaps included (`reach`).
+//! that of the reads and not of the commits.
+//! Of a scan counts what it had reached when the commit began, gaps included (`reach`).
 
 use std::sync::Arc;
 

@@ -131,6 +131,22 @@ impl WriteSet {
             .flat_map(|(tree, rows)| rows.iter().map(|(key, write)| (*tree, key, write)))
     }
 
+    /// The trees written, each with its writes in ascending order of keys.
+    pub(crate) fn trees(&self) -> impl Iterator<Item = (TreeId, &BTreeMap<Arc<[u8]>, Write>)> {
+        self.trees.iter().map(|(tree, rows)| (*tree, rows))
+    }
+
+    /// The writes of one tree in ascending order of keys.
+    pub(crate) fn of_tree(&self, tree: TreeId) -> impl Iterator<Item = (&Arc<[u8]>, &Write)> {
+        self.trees.get(&tree).into_iter().flatten()
+    }
+
+    /// The value that is written at `key`, to be changed in place.
+    pub(crate) fn value_mut(&mut self, tree: TreeId, key: &[u8]) -> Option<&mut [u8]> {
+        let write = self.trees.get_mut(&tree)?.get_mut(key)?;
+        write.value.as_deref_mut()
+    }
+
     /// The schema version that each tree was written under; a tree has one.
     pub(crate) fn schemas(&self) -> impl Iterator<Item = (TreeId, u32)> {
         self.trees

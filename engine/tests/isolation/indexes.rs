@@ -203,7 +203,12 @@ fn a_search_counts_every_row_that_it_measured_or_filtered() {
         "a filter that one passes",
         &|tx| {
             let near = people.nearest(Person::PLACE, &[10.0, 1.0], 1);
-            let hits = near.filter(Person::DAY.eq(10)).run(tx).expect("a search");
+            let hits = near
+                .filter(Person::DAY.eq(10))
+                .advanced()
+                .exact()
+                .run(tx)
+                .expect("a search");
             assert_eq!(hits.len(), 1);
         },
         &[((9, 9), 90, "z", true), ((1, 1), 10, "z", true)],

@@ -6,10 +6,7 @@
 
 use std::ops::Deref;
 
-use terrane::{
-    Database, Durability, ErrorKind, Isolation, Record, Result, Table, TableDef, Transaction,
-    Vector,
-};
+use terrane::{Database, Durability, ErrorKind, Isolation, Result, Table, TableDef, Transaction};
 
 use crate::{CELLS, World, committed};
 

@@ -29,7 +29,8 @@ pub(crate) mod rotate;
 mod tests;
 
 use crate::error::VectorError;
-use crate::limits::EXTRA_BITS;
+use crate::kernel::FACTOR_BYTES;
+use crate::limits::{BLOCK_SLOTS, EXTRA_BITS};
 use crate::metric::Metric;
 use crate::wide;
 use half::{bf16_above, bf16_from, bf16_to};
@@ -127,6 +128,21 @@ impl Factors {
             add: f32::from_le_bytes([a, b, c, d]),
             ip: bf16_to(u16::from_le_bytes([e, f])),
             err: bf16_to(u16::from_le_bytes([g, h])),
+        }
+    }
+
+    /// Those of one slot in the factors of a block, which lie kind by kind: `add`, `ip`, `err`.
+    #[inline]
+    pub(crate) fn of_block(bytes: &[u8; FACTOR_BYTES], slot: usize) -> Self {
+        let narrow = |start: usize| {
+            let at = start + 2 * slot;
+            bf16_to(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+        };
+        let at = 4 * slot;
+        Self {
+            add: f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]),
+            ip: narrow(4 * BLOCK_SLOTS),
+            err: narrow(6 * BLOCK_SLOTS),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::{BOUND_SIGMAS, Factors, Space};
 use crate::error::VectorError;
-use crate::kernel::Kernels;
+use crate::kernel::{Bounding, FACTOR_BYTES, Kernels};
 use crate::limits::{BLOCK_SLOTS, EXTRA_BITS, GROUP_BYTES};
 use crate::metric::Metric;
 
@@ -45,6 +45,13 @@ pub(crate) struct Centred {
     pub(crate) add: f32,
     /// Distance of the query from the centre.
     pub(crate) far: f32,
+}
+
+/// What a scan of a block leaves: sums of the table, and lower bounds of scores.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scanned {
+    pub(crate) sums: [u32; BLOCK_SLOTS],
+    pub(crate) lowers: [f32; BLOCK_SLOTS],
 }
 
 /// An estimated score.
@@ -102,71 +109,110 @@ impl CodeQuery {
         &self.rotated
     }
 
+    /// The length of the query.
+    pub(crate) fn norm(&self) -> f32 {
+        let mut out = [0.0];
+        let dim = self.rotated.len();
+        self.kernels.norm_squared(dim, &self.rotated, &mut out);
+        out[0].sqrt()
+    }
+
     /// Sums of four elements for each digit, less the least, in steps that 255 holds.
     fn fill_table(&mut self) {
         let groups = self.rotated.as_chunks::<4>().0;
         let range = |group: &[f32; 4]| group.iter().map(|x| x.abs()).sum::<f32>();
         let step = groups.iter().map(range).fold(0.0, f32::max) / 255.0;
         self.table_step = if step.is_normal() { step } else { 1.0 };
-        let mut lost = 0.0_f64;
-        self.table.reserve(groups.len() * GROUP_BYTES);
-        for group in groups {
+        let scale = 1.0 / self.table_step;
+        // What was rounded away, a sum for each digit so that a compiler may add side by side.
+        let mut lost = [0.0_f32; GROUP_BYTES];
+        self.table.resize(groups.len() * GROUP_BYTES, 0);
+        let rows = self.table.as_chunks_mut::<GROUP_BYTES>().0;
+        for (group, row) in groups.iter().zip(rows) {
             let least = group.iter().map(|x| x.min(0.0)).sum::<f32>();
             self.table_base += least;
-            let mut lost_here = 0.0;
-            for digit in 0..GROUP_BYTES {
-                let set = group
-                    .iter()
-                    .enumerate()
-                    .filter(|(bit, _)| digit >> bit & 1 == 1);
-                let exact = (set.map(|(_, x)| x).sum::<f32>() - least) / self.table_step;
-                let entry = rounded(exact, 255.0);
-                self.table.push(entry as u8);
-                lost_here += f64::from((exact - entry) * (exact - entry));
+            let mut sums = [-least; GROUP_BYTES];
+            for (bit, x) in group.iter().enumerate() {
+                for (digit, sum) in sums.iter_mut().enumerate() {
+                    *sum += if digit >> bit & 1 == 1 { *x } else { 0.0 };
+                }
             }
-            lost += lost_here / GROUP_BYTES as f64;
+            for ((sum, lost), entry) in sums.iter().zip(&mut lost).zip(row) {
+                let exact = (sum * scale).clamp(0.0, 255.0);
+                let number = rounded(exact);
+                *entry = number.0 as u8;
+                *lost += (exact - number.1) * (exact - number.1);
+            }
         }
-        self.table_error = 2.0 * self.table_step * lost.sqrt() as f32;
+        let lost = lost.iter().sum::<f32>() / GROUP_BYTES as f32;
+        self.table_error = 2.0 * self.table_step * lost.sqrt();
     }
 
     /// Elements as 4-bit numbers from the least to the greatest.
     fn fill_planes(&mut self) {
-        let words = self.rotated.len() / 64;
-        let least = self.rotated.iter().copied().fold(f32::INFINITY, f32::min);
-        let greatest = self
-            .rotated
-            .iter()
-            .copied()
-            .fold(f32::NEG_INFINITY, f32::max);
+        let (mut least, mut greatest) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8]);
+        for eight in self.rotated.as_chunks::<8>().0 {
+            for (at, &x) in eight.iter().enumerate() {
+                least[at] = least[at].min(x);
+                greatest[at] = greatest[at].max(x);
+            }
+        }
+        let least = least.into_iter().fold(f32::INFINITY, f32::min);
+        let greatest = greatest.into_iter().fold(f32::NEG_INFINITY, f32::max);
         let step = (greatest - least) / 15.0;
         self.plane_least = least;
         self.plane_step = if step.is_normal() { step } else { 1.0 };
-        let mut lost = 0.0_f64;
-        for (at, x) in self.rotated.iter().enumerate() {
-            let exact = (x - least) / self.plane_step;
-            let number = rounded(exact, 15.0);
-            lost += f64::from((exact - number) * (exact - number));
-            self.plane_sum += number * self.plane_step + least;
+        let scale = 1.0 / self.plane_step;
+        let (mut lost, mut total) = ([0.0_f32; 8], [0.0_f32; 8]);
+        let plane_bytes = self.rotated.len() / 8;
+        for (at, eight) in self.rotated.as_chunks::<8>().0.iter().enumerate() {
+            let mut numbers = [0; 8];
+            for (place, &x) in eight.iter().enumerate() {
+                let exact = ((x - least) * scale).clamp(0.0, 15.0);
+                let number = rounded(exact);
+                numbers[place] = number.0 as u8;
+                lost[place] += (exact - number.1) * (exact - number.1);
+                total[place] += number.1;
+            }
+            let numbers = u64::from_le_bytes(numbers);
             for plane in 0..4 {
-                let bit = u64::from(number as u8 >> plane & 1);
-                self.planes[plane * words + at / 64] |= bit << (at % 64);
+                // The lowest bits of eight bytes, moved side by side into the highest byte: each
+                // partial product has a place of its own there.
+                let bits = (numbers >> plane & 0x0101_0101_0101_0101)
+                    .wrapping_mul(0x0102_0408_1020_4080)
+                    >> 56;
+                let place = plane * plane_bytes + at;
+                self.planes[place / 8] |= bits << (8 * (place % 8));
             }
         }
-        self.plane_error = self.plane_step * lost.sqrt() as f32;
+        let count = self.rotated.len() as f32;
+        self.plane_sum = total.iter().sum::<f32>() * self.plane_step + count * least;
+        self.plane_error = self.plane_step * lost.iter().sum::<f32>().sqrt();
     }
 
     /// Elements as bytes from -127 to 127.
     fn fill_bytes(&mut self) {
-        let step = self.rotated.iter().fold(0.0_f32, |m, x| m.max(x.abs())) / 127.0;
-        self.byte_step = if step.is_normal() { step } else { 1.0 };
-        let mut lost = 0.0_f64;
-        for x in &self.rotated {
-            let exact = x / self.byte_step;
-            let number = rounded(exact.abs(), 127.0).copysign(exact);
-            lost += f64::from((exact - number) * (exact - number));
-            self.bytes.push(number as i8);
+        let mut greatest = [0.0_f32; 8];
+        for eight in self.rotated.as_chunks::<8>().0 {
+            for (greatest, x) in greatest.iter_mut().zip(eight) {
+                *greatest = greatest.max(x.abs());
+            }
         }
-        self.byte_error = self.byte_step * lost.sqrt() as f32;
+        let step = greatest.into_iter().fold(0.0, f32::max) / 127.0;
+        self.byte_step = if step.is_normal() { step } else { 1.0 };
+        let scale = 1.0 / self.byte_step;
+        let mut lost = [0.0_f32; 8];
+        self.bytes.resize(self.rotated.len(), 0);
+        let bytes = self.bytes.as_chunks_mut::<8>().0;
+        for (eight, bytes) in self.rotated.as_chunks::<8>().0.iter().zip(bytes) {
+            for (place, &x) in eight.iter().enumerate() {
+                let exact = (x * scale).clamp(-127.0, 127.0);
+                let number = rounded(exact);
+                bytes[place] = number.0 as i8;
+                lost[place] += (exact - number.1) * (exact - number.1);
+            }
+        }
+        self.byte_error = self.byte_step * lost.iter().sum::<f32>().sqrt();
     }
 
     /// What the query has to do with a centre. O(dim).
@@ -187,16 +233,63 @@ impl CodeQuery {
         }
     }
 
+    /// What a centre of binary16 numbers has to do with the query. O(dim).
+    pub(crate) fn centred_half(&self, centre: &[u16]) -> Centred {
+        let squared = self.kernels.l2_squared_half(&self.rotated, centre);
+        let add = match self.metric {
+            Metric::L2 | Metric::Cosine => squared,
+            Metric::Dot => -self.kernels.dot_half(&self.rotated, centre),
+        };
+        Centred {
+            add,
+            far: squared.sqrt(),
+        }
+    }
+
+    /// What the sums of a block are turned into bounds with.
+    pub(crate) fn bounding(&self, centred: Centred, threshold: f32) -> Bounding {
+        Bounding {
+            step: self.table_step,
+            base: self.table_base,
+            sum: self.sum,
+            add: centred.add,
+            far: BOUND_SIGMAS * centred.far,
+            rounding: BOUND_SIGMAS * self.table_error,
+            threshold,
+        }
+    }
+
     /// The products of the query with the bits of 32 codes, digits side by side as in a block.
     pub(crate) fn scan(&self, codes: &[u8], out: &mut [f32; BLOCK_SLOTS]) {
         let mut sums = [0; BLOCK_SLOTS];
         self.kernels.scan(&self.table, codes, &mut sums);
         for (out, sum) in out.iter_mut().zip(sums) {
-            *out = sum as f32 * self.table_step + self.table_base;
+            *out = self.product(sum);
         }
     }
 
-    /// The estimate from a product of [`CodeQuery::scan`].
+    /// The sums of 32 codes, their lower bounds, and in bit `s` whether that of slot `s` is not
+    /// above the threshold.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        codes: &[u8],
+        factors: &[u8; FACTOR_BYTES],
+        with: &Bounding,
+        out: &mut Scanned,
+    ) -> u32 {
+        self.kernels.scan(&self.table, codes, &mut out.sums);
+        self.kernels
+            .bounds(&out.sums, factors, with, &mut out.lowers)
+    }
+
+    /// The product with the bits of a code, from its sum.
+    #[inline]
+    pub(crate) fn product(&self, sum: u32) -> f32 {
+        sum as f32 * self.table_step + self.table_base
+    }
+
+    /// The estimate from a product of a scan.
     #[inline]
     pub(crate) fn of_scan(&self, product: f32, factors: Factors, centred: Centred) -> Estimate {
         let signed = 2.0 * product - self.sum;
@@ -256,9 +349,12 @@ impl CodeQuery {
     }
 }
 
-/// The whole number nearest to `exact`, which is not negative, and at most `most`. A cast cuts; the
-/// function of the standard library is a call where the target has no instruction for it.
+/// The whole number nearest to `exact`, ties to the even one, of a magnitude below 2^21: as the low
+/// bits of a word, and as a number. Adding 1.5 * 2^23 leaves no bit for what comes after the point;
+/// a cast would do the same in more instructions, since it has to mind what does not fit.
 #[inline]
-fn rounded(exact: f32, most: f32) -> f32 {
-    ((exact + 0.5) as i32 as f32).min(most)
+fn rounded(exact: f32) -> (u32, f32) {
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = exact + SHIFT;
+    (shifted.to_bits(), shifted - SHIFT)
 }

@@ -4,10 +4,10 @@
 //! 384), the per-vector term left out, `add` computed with a centre of zeros, the sum of the query
 //! not taken off, the rounding of a 4-bit query not counted.
 
-use super::query::CodeQuery;
+use super::query::{CodeQuery, Scanned};
 use super::rotate::Sequence;
 use super::*;
-use crate::kernel::Kernels;
+use crate::kernel::{FACTOR_BYTES, Kernels};
 use crate::limits::BLOCK_SLOTS;
 
 /// Rows around a centre, and queries around it, with the exact scores in `f64`.
@@ -42,6 +42,14 @@ fn world(metric: Metric, dim: usize, count: usize) -> World {
         rows,
         queries,
     }
+}
+
+/// Factors of a slot into those of a block.
+fn put(bytes: &mut [u8; FACTOR_BYTES], slot: usize, factors: Factors) {
+    let one = factors.to_bytes();
+    bytes[4 * slot..][..4].copy_from_slice(&one[..4]);
+    bytes[4 * BLOCK_SLOTS + 2 * slot..][..2].copy_from_slice(&one[4..6]);
+    bytes[6 * BLOCK_SLOTS + 2 * slot..][..2].copy_from_slice(&one[6..]);
 }
 
 fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
@@ -79,14 +87,22 @@ fn fewer_than_one_in_a_hundred_bounds_is_broken() {
                                 digit(code, group) << (4 * (slot / 16));
                         }
                     }
-                    let mut products = [0.0; BLOCK_SLOTS];
-                    query.scan(&lines, &mut products);
-                    for ((row, (code, factors)), product) in block.iter().zip(&codes).zip(products)
-                    {
+                    let mut factor_bytes = [0; FACTOR_BYTES];
+                    for (slot, (_, factors)) in codes.iter().enumerate() {
+                        put(&mut factor_bytes, slot, *factors);
+                    }
+                    let mut scanned = Scanned::default();
+                    let with = query.bounding(centred, f32::INFINITY);
+                    query.judge(&lines, &factor_bytes, &with, &mut scanned);
+                    for (slot, (row, (code, factors))) in block.iter().zip(&codes).enumerate() {
+                        assert_eq!(Factors::of_block(&factor_bytes, slot), *factors);
+                        let product = query.product(scanned.sums[slot]);
                         let (_, single) = query.single(code, *factors, centred);
                         let (planes, more) = encode_extra(metric, row, &centre);
                         let extra = query.extra(product, &planes, more, centred, false);
                         let scan = query.of_scan(product, *factors, centred);
+                        let (lower, again) = (scan.lower(), scanned.lowers[slot]);
+                        assert!((lower - again).abs() <= 1e-5 * (scan.error + lower.abs()));
                         let exact = exact(metric, query.rotated(), row);
                         for (stage, estimate) in [scan, single, extra].into_iter().enumerate() {
                             broken[stage] += usize::from(estimate.lower() > exact);
@@ -158,10 +174,16 @@ fn a_vector_at_its_centre_is_exact() {
 fn the_table_of_sixteen_thousand_dimensions_does_not_overflow() {
     let dim = crate::limits::MAX_DIM;
     let query = CodeQuery::of_rotated(Metric::L2, vec![1.0; dim]);
-    let mut products = [0.0; BLOCK_SLOTS];
-    query.scan(&vec![0xff; dim * 4], &mut products);
+    let with = query.bounding(query.centred(&vec![0.0; dim]), 0.0);
+    let mut scanned = Scanned::default();
+    query.judge(
+        &vec![0xff; dim * 4],
+        &[0; FACTOR_BYTES],
+        &with,
+        &mut scanned,
+    );
     assert_eq!(
-        products,
+        scanned.sums.map(|sum| query.product(sum)),
         [dim as f32; BLOCK_SLOTS],
         "{}",
         Kernels::detect().tier()

@@ -1,4 +1,5 @@
-//! Kernels: dot products, squared distances and squared norms of `f32` rows, a batch at a time.
+//! Kernels: dot products, squared distances and squared norms of `f32` rows, a batch at a time; of
+//! binary16 rows one by one (`halves.rs`); and those over codes (`codes/`).
 //!
 //! One query goes against many rows that lie one after the other. The processor is looked at
 //! once, when a [`Kernels`] table is made; a batch then costs one indirect call. Above this stand
@@ -25,6 +26,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use crate::limits::LANES;
+pub(crate) use codes::{Bounding, FACTOR_BYTES};
 
 /// Writes a tier's three batch functions around its `zero`, `dot_step`, `l2_step` and `fold`.
 ///
@@ -92,6 +94,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod codes;
+mod halves;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -166,6 +169,7 @@ pub struct Kernels {
     dot: AgainstRows,
     l2: AgainstRows,
     norm: OfRows,
+    halves: halves::HalfTable,
     codes: codes::CodeTable,
 }
 
@@ -213,11 +217,13 @@ impl Kernels {
                 dot: neon::dot,
                 l2: neon::l2,
                 norm: neon::norm,
+                halves: halves::neon::TABLE,
                 codes: codes::CodeTable {
                     scan: codes::neon::scan,
                     bits: codes::neon::bits,
                     extra: codes::neon::extra,
                     hadamard: codes::neon::hadamard,
+                    bounds: codes::neon::bounds,
                 },
             }),
             #[cfg(target_arch = "x86_64")]
@@ -226,11 +232,13 @@ impl Kernels {
                 dot: avx2::dot,
                 l2: avx2::l2,
                 norm: avx2::norm,
+                halves: halves::avx2::TABLE,
                 codes: codes::CodeTable {
                     scan: codes::avx2::scan,
                     bits: codes::avx2::bits,
                     extra: codes::avx2::extra,
                     hadamard: codes::avx2::hadamard,
+                    bounds: codes::avx2::bounds,
                 },
             }),
             #[cfg(target_arch = "x86_64")]
@@ -239,6 +247,7 @@ impl Kernels {
                 dot: avx512::dot,
                 l2: avx512::l2,
                 norm: avx512::norm,
+                halves: halves::avx512::TABLE,
                 codes: wide_codes(),
             }),
             Tier::Neon | Tier::Avx2 | Tier::Avx512 => None,
@@ -252,6 +261,7 @@ impl Kernels {
             dot: scalar::dot,
             l2: scalar::l2,
             norm: scalar::norm,
+            halves: halves::scalar::TABLE,
             codes: codes::CodeTable::SCALAR,
         }
     }
@@ -325,6 +335,7 @@ fn wide_codes() -> codes::CodeTable {
             codes::avx2::extra
         },
         hadamard: codes::avx512::hadamard,
+        bounds: codes::avx512::bounds,
     }
 }
 

@@ -1,10 +1,14 @@
 //! Entries of a posting: sealed blocks of 32, their extra bits, and single entries of the tail.
 //!
 //! A sealed block is read where it lies: nothing is copied but the factors of the slots asked for.
+//! Extra bits lie in groups of 8 slots, so that a record stays within a quarter of a page.
 
-use super::{Reader, RecordError, RowId, Vver};
+use super::{Columns, Reader, RecordError, RowId, Vver};
 use crate::code::{Factors, digit, half::bf16_to};
-use crate::limits::{BLOCK_SLOTS, EXTRA_BITS, GROUP_BYTES};
+use crate::limits::{BLOCK_SLOTS, COLUMNS_MAX, EXTRA_BITS, GROUP_BYTES, GROUP_SLOTS};
+
+/// Groups of extra bits that a block has.
+const GROUPS: u32 = (BLOCK_SLOTS / GROUP_SLOTS) as u32;
 
 /// Offsets of the arrays in a sealed block.
 const VVERS: usize = 4 + 8 * BLOCK_SLOTS;
@@ -14,6 +18,11 @@ const ERRS: usize = IPS + 2 * BLOCK_SLOTS;
 const CODES: usize = ERRS + 2 * BLOCK_SLOTS;
 
 const _: () = assert!(CODES == 644);
+
+/// Bytes of a sealed block.
+pub(super) const fn block_bytes(code_dim: usize) -> usize {
+    CODES + code_dim / 4 * GROUP_BYTES
+}
 
 /// A sealed block as it lies in its record.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +64,6 @@ impl<'a> Block<'a> {
         Vver(u32::from_le_bytes(self.at(VVERS, slot)))
     }
 
-    #[cfg(test)]
     pub(crate) fn factors(&self, slot: usize) -> Factors {
         Factors {
             add: f32::from_le_bytes(self.at(ADDS, slot)),
@@ -64,23 +72,13 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The factors of all slots, kind by kind: add, ip, err.
+    /// The factors of all slots as they lie, for the bounds kernel and [`Factors::of_block`].
     #[inline]
-    pub(crate) fn all_factors(&self) -> [[f32; BLOCK_SLOTS]; 3] {
-        let mut out = [[0.0; BLOCK_SLOTS]; 3];
-        let adds = self.bytes[ADDS..IPS].as_chunks::<4>().0;
-        for (out, bytes) in out[0].iter_mut().zip(adds) {
-            *out = f32::from_le_bytes(*bytes);
+    pub(crate) fn factor_bytes(&self) -> &'a [u8; CODES - ADDS] {
+        match self.bytes[ADDS..].first_chunk() {
+            Some(factors) => factors,
+            None => unreachable!("`decode` saw the length"),
         }
-        for (kind, start) in [(1, IPS), (2, ERRS)] {
-            let narrow = self.bytes[start..start + 2 * BLOCK_SLOTS]
-                .as_chunks::<2>()
-                .0;
-            for (out, bytes) in out[kind].iter_mut().zip(narrow) {
-                *out = bf16_to(u16::from_le_bytes(*bytes));
-            }
-        }
-        out
     }
 
     /// The digits of all slots, as the scan kernel takes them.
@@ -88,49 +86,53 @@ impl<'a> Block<'a> {
         &self.bytes[CODES..]
     }
 
-    /// The code of one slot, gathered.
-    pub(crate) fn code(&self, slot: usize) -> Vec<u8> {
+    /// Appends the code of one slot.
+    pub(crate) fn code(&self, slot: usize, out: &mut Vec<u8>) {
         let shift = 4 * (slot / GROUP_BYTES);
         let groups = self.codes().as_chunks::<GROUP_BYTES>().0;
         let nibble = |group: &[u8; GROUP_BYTES]| group[slot % GROUP_BYTES] >> shift & 15;
         let pairs = groups.as_chunks::<2>().0;
-        pairs
-            .iter()
-            .map(|[low, high]| nibble(low) | nibble(high) << 4)
-            .collect()
+        out.extend(
+            pairs
+                .iter()
+                .map(|[low, high]| nibble(low) | nibble(high) << 4),
+        );
     }
 }
 
-/// Gathers up to 32 entries into a sealed block and the record of their extra bits.
+/// Gathers up to 32 entries into a sealed block and the records beside it.
 #[derive(Debug)]
 pub(crate) struct BlockBuilder {
     code_dim: usize,
     used: usize,
     block: Vec<u8>,
-    extra: Vec<u8>,
+    /// Of the slots that have extra bits: groups of [`GROUP_SLOTS`].
+    extra: Vec<Vec<u8>>,
+    with_extra: usize,
+    columns: Vec<Option<Vec<u8>>>,
 }
+
+/// What a full builder gives: the sealed block; its extra bits, a value for each group of slots,
+/// none if some entry has none; its filter columns, if some entry has them.
+pub(crate) type Sealed = (Vec<u8>, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 impl BlockBuilder {
     pub(crate) fn new(code_dim: usize) -> Self {
-        let mut block = vec![0; CODES + code_dim / 4 * GROUP_BYTES];
+        let mut block = vec![0; block_bytes(code_dim)];
         block[0] = 1;
         block[2..4].copy_from_slice(&((code_dim / 64) as u16).to_le_bytes());
-        let mut extra = block[..4].to_vec();
-        extra.resize(4 + Factors::BYTES * BLOCK_SLOTS, 0);
         Self {
             code_dim,
             used: 0,
             block,
-            extra,
+            extra: Vec::new(),
+            with_extra: 0,
+            columns: Vec::new(),
         }
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.used == BLOCK_SLOTS
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0
     }
 
     /// Adds an entry.
@@ -156,23 +158,44 @@ impl BlockBuilder {
             bytes[slot % GROUP_BYTES] |= digit(entry.code, group) << shift;
         }
         if let Some((factors, planes)) = entry.extra {
-            let at = 4 + Factors::BYTES * slot;
-            self.extra[at..at + Factors::BYTES].copy_from_slice(&factors.to_bytes());
-            self.extra.extend_from_slice(planes);
+            self.push_extra(slot, factors, planes);
         }
+        self.columns.push(entry.columns.map(<[u8]>::to_vec));
         self.used += 1;
-        (self.block[1], self.extra[1]) = (self.used as u8, self.used as u8);
+        self.block[1] = self.used as u8;
     }
 
-    /// The values of the block and of its extra bits, if its entries have some.
-    pub(crate) fn finish(self) -> (Vec<u8>, Option<Vec<u8>>) {
-        let planes = self.used * EXTRA_BITS * self.code_dim / 8;
-        let whole = self.extra.len() == 4 + Factors::BYTES * BLOCK_SLOTS + planes;
-        (self.block, whole.then_some(self.extra))
+    fn push_extra(&mut self, slot: usize, factors: Factors, planes: &[u8]) {
+        let within = slot % GROUP_SLOTS;
+        if within == 0 {
+            let planes = GROUP_SLOTS * EXTRA_BITS * self.code_dim / 8;
+            let mut group = Vec::with_capacity(EXTRA_HEAD + planes);
+            group.extend([1, 0, self.block[2], self.block[3]]);
+            group.resize(EXTRA_HEAD, 0);
+            self.extra.push(group);
+        }
+        if let Some(group) = self.extra.last_mut() {
+            let at = 4 + Factors::BYTES * within;
+            group[at..at + Factors::BYTES].copy_from_slice(&factors.to_bytes());
+            group.extend_from_slice(planes);
+            group[1] = within as u8 + 1;
+        }
+        self.with_extra += 1;
+    }
+
+    /// The values of the block and of the records beside it.
+    pub(crate) fn finish(self) -> Sealed {
+        let whole = self.with_extra == self.used;
+        let columns: Vec<Option<&[u8]>> = self.columns.iter().map(Option::as_deref).collect();
+        let extra = if whole { self.extra } else { Vec::new() };
+        (self.block, extra, Columns::encode(&columns))
     }
 }
 
-/// The extra bits of a block as they lie in their record.
+/// Bytes before the planes of a group: head and factors.
+const EXTRA_HEAD: usize = 4 + Factors::BYTES * GROUP_SLOTS;
+
+/// The extra bits of a group of slots as they lie in their record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extra<'a> {
     factors: &'a [u8],
@@ -185,11 +208,11 @@ impl<'a> Extra<'a> {
         let mut from = Reader::new("extra bits", bytes);
         from.version()?;
         let used = usize::from(from.u8()?);
-        if !(1..=BLOCK_SLOTS).contains(&used) {
+        if !(1..=GROUP_SLOTS).contains(&used) {
             return Err(from.wrong("slots", used as u64));
         }
         from.code_dim(code_dim)?;
-        let factors = from.take(Factors::BYTES * BLOCK_SLOTS)?;
+        let factors = from.take(EXTRA_HEAD - 4)?;
         let plane_bytes = EXTRA_BITS * code_dim / 8;
         let planes = from.take(used * plane_bytes)?;
         from.end()?;
@@ -200,25 +223,49 @@ impl<'a> Extra<'a> {
         })
     }
 
-    /// Factors and planes of a slot, if it holds an entry.
+    /// Slots that hold an entry.
+    pub(crate) fn used(&self) -> usize {
+        self.planes.len() / self.plane_bytes
+    }
+
+    /// The group that holds the extra bits of a block's slot.
+    pub(crate) fn group(block: u32, slot: usize) -> u32 {
+        block * GROUPS + (slot / GROUP_SLOTS) as u32
+    }
+
+    /// Factors and planes of a slot of the block, if the group holds it and it has an entry.
     pub(crate) fn slot(&self, slot: usize) -> Option<(Factors, &'a [u8])> {
-        let planes = self.planes.chunks_exact(self.plane_bytes).nth(slot)?;
-        let factors = self.factors.as_chunks().0.get(slot)?;
+        let within = slot % GROUP_SLOTS;
+        let planes = self.planes.chunks_exact(self.plane_bytes).nth(within)?;
+        let factors = self.factors.as_chunks().0.get(within)?;
         Some((Factors::from_bytes(*factors), planes))
     }
 }
 
-/// An entry by itself: code and factors, with or without extra bits.
+/// An entry by itself: code and factors, with or without extra bits and filter columns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TailEntry<'a> {
     pub(crate) factors: Factors,
     pub(crate) code: &'a [u8],
     pub(crate) extra: Option<(Factors, &'a [u8])>,
+    /// What the host's filters may be told without the row, at most 255 bytes; `None` where they
+    /// must be told the row.
+    pub(crate) columns: Option<&'a [u8]>,
 }
+
+/// In the byte of stages: filter columns follow.
+const WITH_COLUMNS: u8 = 0x80;
 
 impl<'a> TailEntry<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![1, 1 + u8::from(self.extra.is_some())];
+        let room = 14 + self.code.len() * (2 + EXTRA_BITS) + self.columns.map_or(0, <[u8]>::len);
+        let mut out = Vec::with_capacity(room);
+        let columns = if self.columns.is_some() {
+            WITH_COLUMNS
+        } else {
+            0
+        };
+        out.extend([1, columns | (1 + u8::from(self.extra.is_some()))]);
         out.extend(((self.code.len() / 8) as u16).to_le_bytes());
         out.extend(self.factors.to_bytes());
         out.extend(self.code);
@@ -226,13 +273,19 @@ impl<'a> TailEntry<'a> {
             out.extend(factors.to_bytes());
             out.extend(planes);
         }
+        if let Some(columns) = self.columns {
+            assert!(columns.len() <= COLUMNS_MAX, "columns have a limit");
+            out.push(columns.len() as u8);
+            out.extend(columns);
+        }
         out
     }
 
     pub(crate) fn decode(bytes: &'a [u8], code_dim: usize) -> Result<Self, RecordError> {
         let mut from = Reader::new("tail entry", bytes);
         from.version()?;
-        let stages = from.u8()?;
+        let flags = from.u8()?;
+        let stages = flags & !WITH_COLUMNS;
         if !(1..=2).contains(&stages) {
             return Err(from.wrong("stages", u64::from(stages)));
         }
@@ -245,11 +298,18 @@ impl<'a> TailEntry<'a> {
         } else {
             None
         };
+        let columns = if flags & WITH_COLUMNS == 0 {
+            None
+        } else {
+            let len = from.u8()?;
+            Some(from.take(usize::from(len))?)
+        };
         from.end()?;
         Ok(Self {
             factors,
             code,
             extra,
+            columns,
         })
     }
 }

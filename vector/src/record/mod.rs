@@ -3,20 +3,28 @@
 //! Between what the algorithms work on and what a host stores. A decode takes foreign bytes and
 //! returns an error, never a panic; an encode writes the one form that the decode accepts.
 //!
-//! Invariants: F1 keys sort as their bytes, with all records of a posting side by side, its head
-//! first; F2 `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare.
+//! Invariants: F1 keys sort as their bytes, with what a scan of a posting reads side by side, its
+//! head first, and extra bits, which only a second stage reads, apart from them; F2
+//! `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare.
 
 mod block;
+mod columns;
+mod meta;
 mod small;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 pub(crate) use block::{Block, BlockBuilder, Extra, TailEntry};
-#[cfg(test)]
-use small::JobKind;
-pub(crate) use small::{Centroid, Head, Job, Locator, Mark, Meta, State, narrow};
+pub(crate) use columns::Columns;
+pub use meta::{IndexState, Meta};
+pub(crate) use small::{Centroid, Head, Job, JobKind, Locator, Mark, State, narrow};
+pub use tuning::Tuning;
+pub(crate) use tuning::{Point, TARGETS};
 
 use std::fmt;
+
+use crate::code::rotate::code_dim;
 
 /// A posting: a list of entries around one centre. 0 is the list of rows not assigned yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +40,7 @@ impl PostingId {
 pub struct RowId(pub u64);
 
 /// The version of a row's vector: rises with every change, for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Vver(pub u32);
 
 /// What a record is about; the order is that of the encoded keys (F1).
@@ -46,8 +54,8 @@ pub enum Key {
     Head(PostingId),
     /// 32 entries of a posting.
     Block(PostingId, u32),
-    /// The further bits of a block.
-    Extra(PostingId, u32),
+    /// The filter columns of a block.
+    Columns(PostingId, u32),
     /// An entry that no block has taken yet.
     Tail(PostingId, RowId, Vver),
     /// A note that an entry is dead or has moved.
@@ -56,6 +64,10 @@ pub enum Key {
     Locator(RowId),
     /// Work that a posting waits for.
     Job(PostingId),
+    /// The further bits of 8 slots of a block: group `4 * block + slot / 8`.
+    Extra(PostingId, u32),
+    /// What a calibration found: how long to search for what recall.
+    Tuning,
 }
 
 impl Key {
@@ -71,9 +83,9 @@ impl Key {
             Self::Meta => out.push(1),
             Self::Centroid(id) => posting(&mut out, 2, id),
             Self::Head(id) => posting(&mut out, 3, id),
-            Self::Block(id, number) | Self::Extra(id, number) => {
+            Self::Block(id, number) | Self::Columns(id, number) => {
                 posting(&mut out, 3, id);
-                out.push(u8::from(matches!(self, Self::Extra(..))));
+                out.push(u8::from(matches!(self, Self::Columns(..))));
                 out.extend(number.to_be_bytes());
             }
             Self::Tail(id, row, vver) | Self::Mark(id, row, vver) => {
@@ -87,8 +99,36 @@ impl Key {
                 out.extend(row.0.to_be_bytes());
             }
             Self::Job(id) => posting(&mut out, 5, id),
+            Self::Extra(id, group) => {
+                posting(&mut out, 6, id);
+                out.extend(group.to_be_bytes());
+            }
+            Self::Tuning => out.push(7),
         }
         out
+    }
+
+    /// The keys of a posting's records, extra bits excepted: from the first up to, not including,
+    /// the second.
+    #[must_use]
+    pub fn posting_range(id: PostingId) -> (Vec<u8>, Vec<u8>) {
+        let end = match id.0.checked_add(1) {
+            Some(next) => Self::Head(PostingId(next)).encode(),
+            None => vec![4],
+        };
+        (Self::Head(id).encode(), end)
+    }
+
+    /// The keys of all centroids, as [`Key::posting_range`].
+    #[must_use]
+    pub fn centroid_range() -> (Vec<u8>, Vec<u8>) {
+        (vec![2], vec![3])
+    }
+
+    /// The keys of all locators, as [`Key::posting_range`].
+    #[must_use]
+    pub fn locator_range() -> (Vec<u8>, Vec<u8>) {
+        (vec![4], vec![5])
     }
 
     /// The key of these bytes.
@@ -108,7 +148,7 @@ impl Key {
                 }
                 match from.u8()? {
                     0 => Self::Block(id, from.u32_be()?),
-                    1 => Self::Extra(id, from.u32_be()?),
+                    1 => Self::Columns(id, from.u32_be()?),
                     2 => Self::Tail(id, RowId(from.u64_be()?), Vver(from.u32_be()?)),
                     3 => Self::Mark(id, RowId(from.u64_be()?), Vver(from.u32_be()?)),
                     other => return Err(from.wrong("record of a posting", u64::from(other))),
@@ -116,11 +156,37 @@ impl Key {
             }
             4 => Self::Locator(RowId(from.u64_be()?)),
             5 => Self::Job(PostingId(from.u32_be()?)),
+            6 => Self::Extra(PostingId(from.u32_be()?), from.u32_be()?),
+            7 => Self::Tuning,
             other => return Err(from.wrong("kind", u64::from(other))),
         };
         from.end()?;
         Ok(key)
     }
+}
+
+/// The row's key in a locator, where the host gave one.
+///
+/// # Errors
+/// [`RecordError`] if the value is no locator.
+pub fn locator_key(value: &[u8]) -> Result<Option<Vec<u8>>, RecordError> {
+    Ok(Locator::decode(value)?.key)
+}
+
+/// Whether the row of a locator has a vector.
+///
+/// # Errors
+/// As [`locator_key`].
+pub fn locator_is_live(value: &[u8]) -> Result<bool, RecordError> {
+    Ok(Locator::decode(value)?.live)
+}
+
+/// Bytes of the largest record of an index of this dimension, but for filter columns: a host
+/// chooses its pages so that it lies inline.
+#[must_use]
+pub fn largest_record_bytes(dim: usize) -> usize {
+    let dim = code_dim(dim);
+    block::block_bytes(dim).max(small::centroid_bytes(dim))
 }
 
 /// A record whose bytes are not what the format says.
@@ -256,6 +322,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// What is left.
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     fn end(&self) -> Result<(), RecordError> {
         if self.is_empty() {
             return Ok(());
@@ -288,15 +359,20 @@ pub fn decode_any(bytes: &[u8]) -> usize {
     let dim = usize::from(units) * 64;
     let taken = [
         Key::decode(value).is_ok(),
-        Block::decode(value, dim)
-            .is_ok_and(|block| (0..block.used()).all(|slot| block.code(slot).len() * 8 == dim)),
+        Block::decode(value, dim).is_ok_and(|block| {
+            let mut codes = Vec::new();
+            (0..block.used()).for_each(|slot| block.code(slot, &mut codes));
+            codes.len() * 8 == block.used() * dim
+        }),
         Extra::decode(value, dim).is_ok_and(|extra| extra.slot(0).is_some()),
+        Columns::decode(value).is_ok_and(|columns| columns.slot(32).is_none()),
         TailEntry::decode(value, dim).is_ok(),
         Head::decode(value).is_ok(),
         Mark::decode(value).is_ok(),
         Locator::decode(value).is_ok(),
+        Tuning::decode(value).is_ok(),
         Centroid::decode(value, dim).is_ok(),
-        Job::decode(value).is_ok(),
+        Job::decode(value, dim).is_ok(),
         Meta::decode(value).is_ok(),
     ];
     taken.into_iter().filter(|&ok| ok).count()

@@ -1,17 +1,19 @@
-//! The records of few bytes: head, mark, locator, centroid, job, meta.
+//! The records of few fields: head, mark, locator, centroid, job.
 
 use super::{PostingId, Reader, RecordError, Vver};
 use crate::code::half::{f16_from, f16_to};
-use crate::metric::Metric;
 
 /// Counters and horizons of a posting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Head {
+    /// Raised by every rewrite of the blocks.
     pub(crate) generation: u64,
     /// The epoch since which the posting lacks entries that it once had.
     pub(crate) lacks_since: u64,
     /// Snapshots before this commit timestamp may miss entries.
     pub(crate) fold_horizon: u64,
+    /// Sealed entries without and with a mark, and entries of the tail, as the last system
+    /// transaction that rewrote the blocks left them. Commits do not touch a head.
     pub(crate) live: u32,
     pub(crate) dead: u32,
     pub(crate) tail: u32,
@@ -50,11 +52,17 @@ impl Head {
 pub(crate) enum Mark {
     /// Replaced or deleted by the commit with this timestamp: older snapshots still see it.
     Dead(u64),
-    /// Copied to another posting in this epoch: searches of later epochs find it there.
+    /// Copied to another posting: searches of this epoch and of later ones find it there. The
+    /// epoch is the one after that of the copying, for a search of that one may have read the
+    /// other posting before.
     Moved(u64),
 }
 
 impl Mark {
+    /// An entry of a draining posting that has been dealt with: no search skips it, because one
+    /// may have read the posting that took it before.
+    pub(crate) const DONE: Self = Self::Moved(u64::MAX);
+
     pub(crate) fn encode(self) -> Vec<u8> {
         let (kind, number) = match self {
             Self::Dead(ts) => (1, ts),
@@ -83,11 +91,17 @@ impl Mark {
 pub(crate) struct Locator {
     pub(crate) vver: Vver,
     pub(crate) live: bool,
-    /// Copies of older versions that no fold has dropped yet.
+    /// Marked copies of any version that no fold has dropped yet.
     pub(crate) stale: u16,
     /// At most four.
     pub(crate) postings: Vec<PostingId>,
+    /// The row's key, where the host finds a row by that and not by its id.
+    pub(crate) key: Option<Vec<u8>>,
 }
+
+/// Flags of a locator.
+const LIVE: u8 = 0x80;
+const KEYED: u8 = 0x40;
 
 impl Locator {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -96,11 +110,14 @@ impl Locator {
             "a locator lists at most 4 postings"
         );
         let mut out = self.vver.0.to_le_bytes().to_vec();
-        out.push(self.postings.len() as u8 | u8::from(self.live) << 7);
+        let live = if self.live { LIVE } else { 0 };
+        let keyed = if self.key.is_some() { KEYED } else { 0 };
+        out.push(self.postings.len() as u8 | live | keyed);
         out.extend(self.stale.to_le_bytes());
         for posting in &self.postings {
             out.extend(posting.0.to_le_bytes());
         }
+        out.extend(self.key.iter().flatten());
         out
     }
 
@@ -108,19 +125,21 @@ impl Locator {
         let mut from = Reader::new("locator", bytes);
         let vver = Vver(from.u32()?);
         let flags = from.u8()?;
-        let (count, live) = (flags & 0x7f, flags & 0x80 != 0);
+        let (count, live) = (flags & !(LIVE | KEYED), flags & LIVE != 0);
         if count > 4 {
             return Err(from.wrong("number of postings", u64::from(count)));
         }
         let stale = from.u16()?;
         let postings = (0..count).map(|_| Ok(PostingId(from.u32()?)));
         let postings = postings.collect::<Result<_, RecordError>>()?;
+        let key = (flags & KEYED != 0).then(|| from.rest().to_vec());
         from.end()?;
         Ok(Self {
             vver,
             live,
             stale,
             postings,
+            key,
         })
     }
 }
@@ -141,10 +160,12 @@ pub(crate) enum State {
 pub(crate) struct Centroid {
     pub(crate) state: State,
     pub(crate) epoch: u64,
+    /// Root of the mean square of the members' distances when the posting was made.
     pub(crate) radius: f32,
     /// Where the entries of a draining posting go; 0 for none.
     pub(crate) children: [PostingId; 2],
-    /// Elements that binary16 holds exactly ([`narrow`]).
+    /// Never changed: the posting's codes are made against it, and searches of any epoch read
+    /// them. Elements that binary16 holds exactly ([`narrow`]).
     pub(crate) centre: Vec<f32>,
 }
 
@@ -154,6 +175,27 @@ pub(crate) fn narrow(centre: &mut [f32]) {
         // A centre beyond binary16 would be infinite; the nearest finite one serves.
         *element = f16_to(f16_from(element.clamp(-65_504.0, 65_504.0)));
     }
+}
+
+impl Reader<'_> {
+    /// Elements of a centre, all finite.
+    fn centre(&mut self, elements: usize) -> Result<Vec<f32>, RecordError> {
+        let mut centre = Vec::with_capacity(elements);
+        for &element in self.take(2 * elements)?.as_chunks().0 {
+            let bits = u16::from_le_bytes(element);
+            let value = f16_to(bits);
+            if !value.is_finite() {
+                return Err(self.wrong("element", u64::from(bits)));
+            }
+            centre.push(value);
+        }
+        Ok(centre)
+    }
+}
+
+/// Bytes of a centroid record.
+pub(super) const fn centroid_bytes(code_dim: usize) -> usize {
+    24 + 2 * code_dim
 }
 
 impl Centroid {
@@ -184,16 +226,8 @@ impl Centroid {
         let epoch = from.u64()?;
         let radius = f32::from_bits(from.u32()?);
         let children = [PostingId(from.u32()?), PostingId(from.u32()?)];
-        let elements = from.take(2 * code_dim)?.as_chunks().0;
+        let centre = from.centre(code_dim)?;
         from.end()?;
-        let mut centre = Vec::with_capacity(code_dim);
-        for &element in elements {
-            let value = f16_to(u16::from_le_bytes(element));
-            if !value.is_finite() {
-                return Err(from.wrong("element", u64::from(u16::from_le_bytes(element))));
-            }
-            centre.push(value);
-        }
         Ok(Self {
             state,
             epoch,
@@ -205,108 +239,69 @@ impl Centroid {
 }
 
 /// What is to be done with a posting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum JobKind {
-    Fold = 1,
+    /// Its entries go to new postings, one or two.
     Split = 2,
+    /// Its entries go to the postings that are there.
     Merge = 3,
+    /// It was split: entries around it may now be nearer to other postings.
     Reassign = 4,
 }
 
 /// Work that outlives a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Job {
     pub(crate) kind: JobKind,
-    pub(crate) attempt: u16,
-    pub(crate) hint: u32,
-    pub(crate) cursor: u64,
+    /// How many splits led to this one, each by what it moved.
+    pub(crate) depth: u16,
+    /// The children of a split posting; 0 for none.
+    pub(crate) children: [PostingId; 2],
+    /// Where the children of a split have one centre: rows from here on go to the second.
+    pub(crate) pivot: u64,
+    /// What was the centre of a posting that was split, for [`JobKind::Reassign`]; else empty.
+    pub(crate) centre: Vec<f32>,
 }
 
 impl Job {
-    #[cfg(test)]
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![1, self.kind as u8];
-        out.extend(self.attempt.to_le_bytes());
-        out.extend(self.hint.to_le_bytes());
-        out.extend(self.cursor.to_le_bytes());
+        out.extend(self.depth.to_le_bytes());
+        for child in self.children {
+            out.extend(child.0.to_le_bytes());
+        }
+        out.extend(self.pivot.to_le_bytes());
+        for &element in &self.centre {
+            out.extend(f16_from(element).to_le_bytes());
+        }
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+    pub(crate) fn decode(bytes: &[u8], code_dim: usize) -> Result<Self, RecordError> {
         let mut from = Reader::new("job", bytes);
         from.version()?;
         let kind = match from.u8()? {
-            1 => JobKind::Fold,
             2 => JobKind::Split,
             3 => JobKind::Merge,
             4 => JobKind::Reassign,
             other => return Err(from.wrong("kind", u64::from(other))),
         };
-        let job = Self {
-            kind,
-            attempt: from.u16()?,
-            hint: from.u32()?,
-            cursor: from.u64()?,
+        let depth = from.u16()?;
+        let children = [PostingId(from.u32()?), PostingId(from.u32()?)];
+        let pivot = from.u64()?;
+        let elements = if kind == JobKind::Reassign {
+            code_dim
+        } else {
+            0
         };
-        from.end()?;
-        Ok(job)
-    }
-}
-
-/// What an index is, fixed when it is made, but for the last two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Meta {
-    pub(crate) metric: Metric,
-    pub(crate) dim: u16,
-    pub(crate) seed: u64,
-    /// Bits of a code: 1, or 4 with a second stage.
-    pub(crate) bits: u8,
-    pub(crate) replicas: u8,
-    pub(crate) posting_max: u32,
-    pub(crate) epoch: u64,
-    pub(crate) next_posting: u32,
-}
-
-impl Meta {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![1, self.metric.code()];
-        out.extend(self.dim.to_le_bytes());
-        out.extend(self.seed.to_le_bytes());
-        out.extend([self.bits, self.replicas, 0, 0]);
-        out.extend(self.posting_max.to_le_bytes());
-        out.extend(self.epoch.to_le_bytes());
-        out.extend(self.next_posting.to_le_bytes());
-        out
-    }
-
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut from = Reader::new("meta", bytes);
-        from.version()?;
-        let code = from.u8()?;
-        let metric = Metric::from_code(code).map_err(|_| from.wrong("metric", code.into()))?;
-        let dim = from.u16()?;
-        let seed = from.u64()?;
-        let [bits, replicas, reserved @ ..] = from.array::<4>()?;
-        let fields = [
-            ("dimension", u64::from(dim), (1..=16_384).contains(&dim)),
-            ("bits", u64::from(bits), bits == 1 || bits == 4),
-            ("replicas", u64::from(replicas), (1..=4).contains(&replicas)),
-            ("reserved", u64::from(reserved[0]), reserved == [0, 0]),
-        ];
-        if let Some((field, found, _)) = fields.into_iter().find(|(_, _, fits)| !fits) {
-            return Err(from.wrong(field, found));
-        }
-        let (posting_max, epoch, next_posting) = (from.u32()?, from.u64()?, from.u32()?);
+        let centre = from.centre(elements)?;
         from.end()?;
         Ok(Self {
-            metric,
-            dim,
-            seed,
-            bits,
-            replicas,
-            posting_max,
-            epoch,
-            next_posting,
+            kind,
+            depth,
+            children,
+            pivot,
+            centre,
         })
     }
 }

@@ -10,19 +10,22 @@ use crate::code::Factors;
 use crate::code::half::bf16_to;
 use crate::limits::BLOCK_SLOTS;
 use crate::metric::Metric;
+use crate::params::IndexParams;
 
 fn key() -> impl Strategy<Value = Key> {
-    (0..9, any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(kind, id, row, number)| {
+    (0..11, any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(kind, id, row, number)| {
         let (id, row, vver) = (PostingId(id), RowId(row), Vver(number));
         match kind {
             0 => Key::Meta,
             1 => Key::Centroid(id),
             2 => Key::Head(id),
             3 => Key::Block(id, number),
-            4 => Key::Extra(id, number),
+            4 => Key::Columns(id, number),
             5 => Key::Tail(id, row, vver),
             6 => Key::Mark(id, row, vver),
             7 => Key::Locator(row),
+            8 => Key::Extra(id, number),
+            9 => Key::Tuning,
             _ => Key::Job(id),
         }
     })
@@ -37,23 +40,35 @@ fn factors() -> impl Strategy<Value = Factors> {
 }
 
 /// A code dimension and entries of it, with extra bits or without.
-type Entries = (usize, bool, Vec<(u64, u32, Factors, Vec<u8>)>);
+type Entries = (
+    usize,
+    bool,
+    Vec<(u64, u32, Factors, Vec<u8>, Option<Vec<u8>>)>,
+);
 
 fn entries() -> impl Strategy<Value = Entries> {
     (1_usize..5, any::<bool>()).prop_flat_map(|(words, extra)| {
         let code = prop::collection::vec(any::<u8>(), 8 * 4 * words);
-        let entry = (any::<u64>(), any::<u32>(), factors(), code);
+        let columns = prop::option::of(prop::collection::vec(any::<u8>(), 0..=255));
+        let entry = (any::<u64>(), any::<u32>(), factors(), code, columns);
         let entries = prop::collection::vec(entry, 1..=BLOCK_SLOTS);
         (Just(64 * words), Just(extra), entries)
     })
 }
 
-fn entry(dim: usize, extra: bool, factors: Factors, bytes: &[u8]) -> TailEntry<'_> {
+fn entry<'a>(
+    dim: usize,
+    extra: bool,
+    factors: Factors,
+    bytes: &'a [u8],
+    columns: Option<&'a [u8]>,
+) -> TailEntry<'a> {
     let (code, planes) = bytes.split_at(dim / 8);
     TailEntry {
         factors,
         code,
         extra: extra.then_some((factors, planes)),
+        columns,
     }
 }
 
@@ -72,23 +87,30 @@ proptest! {
     #[test]
     fn entries_return_from_a_block_and_from_a_tail((dim, extra, entries) in entries()) {
         let mut builder = BlockBuilder::new(dim);
-        for (row, vver, factors, bytes) in &entries {
-            let entry = entry(dim, extra, *factors, bytes);
+        for (row, vver, factors, bytes, columns) in &entries {
+            let entry = entry(dim, extra, *factors, bytes, columns.as_deref());
             let tail = entry.encode();
             prop_assert_eq!(TailEntry::decode(&tail, dim), Ok(entry));
             prop_assert!(TailEntry::decode(&tail[..tail.len() - 1], dim).is_err());
             builder.push(RowId(*row), Vver(*vver), &entry);
         }
-        let (block, more) = builder.finish();
-        prop_assert_eq!(more.is_some(), extra);
+        let (block, more, columns) = builder.finish();
+        let groups = if extra { entries.len().div_ceil(8) } else { 0 };
+        prop_assert_eq!(more.len(), groups);
+        prop_assert!(more.iter().all(|group| group.len() <= 68 + 3 * dim));
         let decoded = Block::decode(&block, dim).unwrap();
         prop_assert_eq!(decoded.used(), entries.len());
-        for (slot, (row, vver, factors, bytes)) in entries.iter().enumerate() {
+        let columns = columns.as_deref().map(|value| Columns::decode(value).unwrap());
+        for (slot, (row, vver, factors, bytes, given)) in entries.iter().enumerate() {
             prop_assert_eq!(decoded.row(slot), RowId(*row));
             prop_assert_eq!(decoded.vver(slot), Vver(*vver));
             prop_assert_eq!(decoded.factors(slot), *factors);
-            prop_assert_eq!(&decoded.code(slot)[..], &bytes[..dim / 8]);
-            if let Some(more) = &more {
+            let mut code = Vec::new();
+            decoded.code(slot, &mut code);
+            prop_assert_eq!(&code[..], &bytes[..dim / 8]);
+            let found = columns.and_then(|columns| columns.slot(slot));
+            prop_assert_eq!(found, given.as_deref());
+            if let Some(more) = more.get(slot / 8) {
                 let more = Extra::decode(more, dim).unwrap();
                 prop_assert_eq!(more.slot(slot), Some((*factors, &bytes[dim / 8..])));
             }
@@ -119,23 +141,29 @@ proptest! {
                 live: few[1] % 2 == 0,
                 stale: few[2] as u16,
                 postings: (0..count).map(PostingId).collect(),
+                key: (few[2] % 3 > 0).then(|| vec![7; few[2] as usize % 3 - 1]),
             };
             prop_assert_eq!(Locator::decode(&locator.encode()), Ok(locator));
         }
-        for kind in [JobKind::Fold, JobKind::Split, JobKind::Merge, JobKind::Reassign] {
-            let job = Job { kind, attempt: few[0] as u16, hint: few[1], cursor: numbers[0] };
-            prop_assert_eq!(Job::decode(&job.encode()), Ok(job));
+        for kind in [JobKind::Split, JobKind::Merge, JobKind::Reassign] {
+            let centre = if kind == JobKind::Reassign { vec![0.5; 64] } else { Vec::new() };
+            let children = [PostingId(few[1]), PostingId(few[2])];
+            let (depth, pivot) = (few[0] as u16, numbers[0]);
+            let job = Job { kind, depth, children, pivot, centre };
+            prop_assert_eq!(Job::decode(&job.encode(), 64), Ok(job));
         }
         for metric in Metric::ALL {
+            let params = IndexParams {
+                posting_max: few[0] as usize,
+                columns: few[1] % 2 == 0,
+                ..IndexParams::new(metric, 384, numbers[0])
+            };
             let meta = Meta {
-                metric,
-                dim: 384,
-                seed: numbers[0],
-                bits: 4,
-                replicas: 1,
-                posting_max: few[0],
+                params,
+                state: if few[2] % 2 == 0 { IndexState::Building } else { IndexState::Ready },
                 epoch: numbers[1],
                 next_posting: few[1],
+                cursor: numbers[2].to_le_bytes()[..few[2] as usize % 9].to_vec(),
             };
             prop_assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
         }
@@ -154,7 +182,7 @@ proptest! {
 
     #[test]
     fn foreign_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        prop_assert!(decode_any(&bytes) <= 10);
+        prop_assert!(decode_any(&bytes) <= 12);
     }
 
     #[test]
@@ -162,7 +190,8 @@ proptest! {
         let code = [0x5a; 8];
         let factors = Factors { add: 1.0, ip: 1.0, err: 1.0 };
         let mut builder = BlockBuilder::new(64);
-        builder.push(RowId(1), Vver(2), &TailEntry { factors, code: &code, extra: None });
+        let entry = TailEntry { factors, code: &code, extra: None, columns: None };
+        builder.push(RowId(1), Vver(2), &entry);
         let mut block = vec![0, 0];
         block.extend(builder.finish().0);
         prop_assert_eq!(decode_any(&block), 1);

@@ -214,6 +214,22 @@ fn each_flipped_byte_is_noticed_even_with_a_right_crc() {
     assert_eq!(trailer, [len - 12, len - 11, len - 10, len - 9]);
 }
 
+// Seen failing with the stamp written in front of the value's end, and with none written.
+#[test]
+fn a_stamped_value_ends_with_the_timestamp_of_its_commit() {
+    let mut builder = EntryBuilder::new();
+    builder.put(TreeId(300), 1, 2, b"plain", &[7; 9]);
+    builder.put_stamped(TreeId(300), 1, 2, b"mark", &[7; 9]);
+    let mut entry = builder.commit(&[]);
+    entry.stamp(Ts(0x0102_0304_0506_0708), TxnId(64));
+    let decoded = decode_entry(entry.bytes()).unwrap();
+    let values: Vec<Body<'_>> = decoded.records().map(|record| record.body).collect();
+    let (key, value): (&[u8], &[u8]) = (b"plain", &[7; 9]);
+    assert_eq!(values[0], Body::Put { key, value });
+    let (key, value): (&[u8], &[u8]) = (b"mark", &[7, 8, 7, 6, 5, 4, 3, 2, 1]);
+    assert_eq!(values[1], Body::Put { key, value });
+}
+
 #[test]
 fn reserved_types_are_another_version() {
     for kind in 11..=18u8 {

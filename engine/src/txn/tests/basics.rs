@@ -284,6 +284,7 @@ fn a_table_of_other_types_is_refused_and_names_are_checked() {
     let spec = TableSpec {
         class: db.page_class(),
         row_ids: RowIds::Key,
+        vectors: &[],
         schema: &schema,
     };
     assert_eq!(

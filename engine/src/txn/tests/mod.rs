@@ -38,6 +38,7 @@ impl Rows {
         let spec = TableSpec {
             class: db.page_class(),
             row_ids: RowIds::Hidden,
+            vectors: &[],
             schema: &schema,
         };
         Ok(Rows {

@@ -1,22 +1,41 @@
 //! AVX2 code kernels: two groups of digits to a shuffle, 32 query bytes to a multiplication.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, _mm_add_epi16, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_si128,
-    _mm256_cmpeq_epi8, _mm256_cvtepu16_epi32, _mm256_extracti128_si256, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_setr_epi64x, _mm256_setzero_si256,
-    _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16, _mm256_storeu_si256,
-    _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
+    __m128i, __m256i, _CMP_NGT_UQ, _mm_add_epi16, _mm_add_epi32, _mm_cvtsi128_si32,
+    _mm_shuffle_epi32, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi8, _mm256_cvtepu16_epi32,
+    _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_movemask_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi64x,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_srli_epi16,
+    _mm256_storeu_si256, _mm256_sub_epi16, _mm256_unpackhi_epi16, _mm256_unpacklo_epi16,
 };
 
 use super::GROUPS_PER_FLUSH;
+use crate::code::half::bf16_to;
 use crate::limits::{BLOCK_SLOTS, GROUP_BYTES};
 
 /// Bytes of a register.
 const WIDTH: usize = 32;
 
 hadamard_kernel!(#[target_feature(enable = "avx2")]);
+bounds_kernel!(#[target_feature(enable = "avx2")]);
+
+/// A bit for each bound that is not above the threshold.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn not_above(lowers: &[f32; BLOCK_SLOTS], threshold: f32) -> u32 {
+    let threshold = _mm256_set1_ps(threshold);
+    let mut mask = 0;
+    for (at, eight) in lowers.as_chunks::<8>().0.iter().enumerate() {
+        // SAFETY: `eight` is a live reference to exactly the 32 bytes that the load reads, and
+        // `loadu` asks for no alignment.
+        let lower = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+        let kept = _mm256_cmp_ps::<_CMP_NGT_UQ>(lower, threshold);
+        mask |= _mm256_movemask_ps(kept).cast_unsigned() << (8 * at);
+    }
+    mask
+}
 
 #[inline]
 #[target_feature(enable = "avx2")]

@@ -2,17 +2,18 @@
 //! eight words to a bit count.
 
 use std::arch::x86_64::{
-    __m512i, _mm256_add_epi16, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_epi64,
-    _mm512_and_si512, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_madd_epi16, _mm512_maddubs_epi16, _mm512_maskz_loadu_epi64, _mm512_maskz_mov_epi8,
-    _mm512_or_si512, _mm512_popcnt_epi64, _mm512_reduce_add_epi32, _mm512_reduce_add_epi64,
-    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_slli_epi16, _mm512_srli_epi16, _mm512_sub_epi16, _mm512_unpackhi_epi16,
-    _mm512_unpacklo_epi16,
+    __m512i, _CMP_NGT_UQ, _mm256_add_epi16, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_epi64,
+    _mm512_and_si512, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_maddubs_epi16,
+    _mm512_maskz_loadu_epi64, _mm512_maskz_mov_epi8, _mm512_or_si512, _mm512_popcnt_epi64,
+    _mm512_reduce_add_epi32, _mm512_reduce_add_epi64, _mm512_set1_epi8, _mm512_set1_epi16,
+    _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi16,
+    _mm512_srli_epi16, _mm512_sub_epi16, _mm512_unpackhi_epi16, _mm512_unpacklo_epi16,
 };
 
 use super::GROUPS_PER_FLUSH;
 use super::avx2::add_halves;
+use crate::code::half::bf16_to;
 use crate::limits::{BLOCK_SLOTS, GROUP_BYTES};
 
 /// Bytes of a register.
@@ -21,6 +22,23 @@ const WIDTH: usize = 64;
 const WORDS: usize = 8;
 
 hadamard_kernel!(#[target_feature(enable = "avx512f")]);
+bounds_kernel!(#[target_feature(enable = "avx512f")]);
+
+/// A bit for each bound that is not above the threshold.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn not_above(lowers: &[f32; BLOCK_SLOTS], threshold: f32) -> u32 {
+    let threshold = _mm512_set1_ps(threshold);
+    let mut mask = 0;
+    for (at, sixteen) in lowers.as_chunks::<16>().0.iter().enumerate() {
+        // SAFETY: `sixteen` is a live reference to exactly the 64 bytes that the load reads, and
+        // `loadu` asks for no alignment.
+        let lower = unsafe { _mm512_loadu_ps(sixteen.as_ptr()) };
+        let kept = _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(lower, threshold);
+        mask |= u32::from(kept) << (16 * at);
+    }
+    mask
+}
 
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -1,15 +1,18 @@
-//! Kernels over codes: what a search spends its time in, all in whole numbers but for the
+//! Kernels over codes: what a search spends its time in, in whole numbers but for bounds and
 //! transform.
 //!
 //! * `scan`: sums of table entries for 32 codes at once ("FastScan", Andre, Kermarrec and Le
 //!   Scouarnec, VLDB 2015): a byte shuffle looks up sixteen 4-bit digits in one instruction.
 //! * `bits`: a 4-bit query against one 1-bit code, by counting bits.
+//! * `bounds`: what the sums of 32 codes and their factors say of scores: lower bounds, and which
+//!   of them are not above a threshold. In `f32`.
 //! * `extra`: an 8-bit query against the three further bits of one code.
 //! * `hadamard`: the fast Walsh-Hadamard transform of the rotation, in `f32`.
 //!
 //! Invariants:
-//! * K4. Every tier gives the same result: the first three are exact in whole numbers, whatever
-//!   their order; the transform is sums and differences of fixed pairs in a fixed order.
+//! * K4. Every tier gives the same result: sums are exact in whole numbers, whatever their order;
+//!   a bound is one expression, rounded after each operation; the transform is sums and differences
+//!   of fixed pairs in a fixed order.
 //! * K5. No sum overflows at any dimension up to `MAX_CODE_DIM`: 16-bit sums are emptied into 32
 //!   bits every `GROUPS_PER_FLUSH` groups, and 32 bits hold all of them.
 
@@ -58,6 +61,53 @@ macro_rules! hadamard_kernel {
     };
 }
 
+/// What a block's sums are turned into bounds with: what the query and a centre have to say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounding {
+    /// A sum times `step` plus `base` is the product of the query with a code's bits.
+    pub(crate) step: f32,
+    pub(crate) base: f32,
+    /// The sum of the query's elements.
+    pub(crate) sum: f32,
+    /// What the centre adds to every score.
+    pub(crate) add: f32,
+    /// Distance of the query from the centre, times the deviations that a bound covers.
+    pub(crate) far: f32,
+    /// What rounding the query's table does to a product, times the same.
+    pub(crate) rounding: f32,
+    /// A bound above this is of no use.
+    pub(crate) threshold: f32,
+}
+
+/// Bytes of the factors of a block: 32 times `add` in 32 bits, `ip` in 16, `err` in 16.
+pub(crate) const FACTOR_BYTES: usize = 8 * BLOCK_SLOTS;
+
+/// Writes `bounds` for a tier around its `not_above`, as `hadamard_kernel` does.
+macro_rules! bounds_kernel {
+    ($(#[$feature:meta])*) => {
+        /// Lower bounds, and a bit for each that is not above the threshold.
+        $(#[$feature])*
+        pub(in crate::kernel) fn bounds(
+            sums: &[u32; BLOCK_SLOTS],
+            factors: &[u8; super::FACTOR_BYTES],
+            with: &super::Bounding,
+            lowers: &mut [f32; BLOCK_SLOTS],
+        ) -> u32 {
+            let (adds, narrow) = factors.split_at(4 * BLOCK_SLOTS);
+            let (ips, errs) = narrow.split_at(2 * BLOCK_SLOTS);
+            let (ips, errs) = (ips.as_chunks::<2>().0, errs.as_chunks::<2>().0);
+            let wide = |narrow: [u8; 2]| bf16_to(u16::from_le_bytes(narrow));
+            for (slot, add) in adds.as_chunks::<4>().0.iter().enumerate() {
+                let (ip, err) = (wide(ips[slot]), wide(errs[slot]));
+                let product = sums[slot] as i32 as f32 * with.step + with.base;
+                let score = f32::from_le_bytes(*add) + with.add - ip * (2.0 * product - with.sum);
+                lowers[slot] = score - (err * with.far + ip * with.rounding);
+            }
+            not_above(lowers, with.threshold)
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -74,6 +124,10 @@ type Scan = unsafe fn(&[u8], &[u8], &mut [u32; BLOCK_SLOTS]);
 type Bits = unsafe fn(&[u64], &[u8]) -> u32;
 /// Query bytes, and three planes of code bits one after the other. Unsafe as [`Scan`].
 type Extra = unsafe fn(&[i8], &[u8]) -> i32;
+/// Sums, factors and what to do with them; lower bounds out, and which are not above the threshold.
+/// Unsafe as [`Scan`].
+type Bounds =
+    unsafe fn(&[u32; BLOCK_SLOTS], &[u8; FACTOR_BYTES], &Bounding, &mut [f32; BLOCK_SLOTS]) -> u32;
 /// Elements, a power of two of them and at least eight. Unsafe as [`Scan`].
 type Hadamard = unsafe fn(&mut [f32]);
 
@@ -84,6 +138,7 @@ pub(super) struct CodeTable {
     pub(super) bits: Bits,
     pub(super) extra: Extra,
     pub(super) hadamard: Hadamard,
+    pub(super) bounds: Bounds,
 }
 
 impl CodeTable {
@@ -93,6 +148,7 @@ impl CodeTable {
         bits: scalar::bits,
         extra: scalar::extra,
         hadamard: scalar::hadamard,
+        bounds: scalar::bounds,
     };
 }
 
@@ -110,6 +166,21 @@ impl super::Kernels {
         // SAFETY: the one thing `scan` asks for is its instruction set, and `forced` makes a table
         // of a tier only after the processor was seen to have it (K2).
         unsafe { (self.codes.scan)(table, codes, out) }
+    }
+
+    /// Lower bounds of the scores of 32 codes from their sums and factors, and in bit `s` whether
+    /// that of slot `s` is not above the threshold. A NaN is not (Q2).
+    #[inline]
+    pub(crate) fn bounds(
+        &self,
+        sums: &[u32; BLOCK_SLOTS],
+        factors: &[u8; FACTOR_BYTES],
+        with: &Bounding,
+        lowers: &mut [f32; BLOCK_SLOTS],
+    ) -> u32 {
+        // SAFETY: as in `scan`: the table's tier is one that the processor has (K2). Shapes are
+        // those of the types.
+        unsafe { (self.codes.bounds)(sums, factors, with, lowers) }
     }
 
     /// The sum of a query's 4-bit numbers at the set bits of a code. Plane `p` of the query, bit

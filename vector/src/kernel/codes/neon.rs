@@ -8,12 +8,15 @@ use std::arch::aarch64::{
 };
 
 use super::GROUPS_PER_FLUSH;
+use super::scalar::not_above;
+use crate::code::half::bf16_to;
 use crate::limits::{BLOCK_SLOTS, GROUP_BYTES};
 
 /// Bytes of a register.
 const WIDTH: usize = 16;
 
 hadamard_kernel!(#[target_feature(enable = "neon")]);
+bounds_kernel!(#[target_feature(enable = "neon")]);
 
 #[inline]
 #[target_feature(enable = "neon")]

@@ -1,8 +1,21 @@
 //! Scalar code kernels: the definition, and the fallback. The others are tested against these.
 
+use crate::code::half::bf16_to;
 use crate::limits::{BLOCK_SLOTS, GROUP_BYTES};
 
 hadamard_kernel!();
+bounds_kernel!();
+
+/// A bit for each bound that is not above the threshold.
+#[inline(always)]
+pub(super) fn not_above(lowers: &[f32; BLOCK_SLOTS], threshold: f32) -> u32 {
+    let mut mask = 0;
+    for (slot, &lower) in lowers.iter().enumerate() {
+        let above = lower > threshold;
+        mask |= u32::from(!above) << slot;
+    }
+    mask
+}
 
 /// Sums of table entries.
 pub(in crate::kernel) fn scan(table: &[u8], codes: &[u8], out: &mut [u32; BLOCK_SLOTS]) {

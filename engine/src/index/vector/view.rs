@@ -1,0 +1,333 @@
+//! One snapshot of a table beside the newest records of its vector index: what a search reads.
+//!
+//! Rows come through the read rule of every reader (leaf, then recent-writes index), records of
+//! the index straight from their tree: they are single versions (S3). A posting is read leaf by
+//! leaf; if it lies in more than one, its head is read once more at the end, and the posting again
+//! if its generation has changed meanwhile (S4).
+//!
+//! A transaction's own rows are not in the index yet. They are left out here and measured one by
+//! one by who searches.
+
+use std::cell::RefCell;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use terrane_btree::{Direction, LeafRows, SpanRows};
+use terrane_vector::{
+    Admit, CentroidSet, Key, PostingId, PostingStore, RecordStore, RowId, VisitRecord, VisitRow,
+    Vver,
+};
+use terrane_wal::lsn::Ts;
+
+use super::{Hosted, VectorTable, source};
+use crate::codec::vector::VectorView;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Core;
+use crate::txn::snapshot::{check_floor, read_row};
+use crate::txn::write_set::WriteSet;
+
+/// How often a posting that changes under a reader is read again.
+const REREADS_MAX: u32 = 64;
+
+/// A condition on the rows that a search may find.
+pub(crate) trait RowFilter {
+    /// What the columns beside a code say; None: the row must be asked.
+    fn judge(&self, columns: &[u8]) -> Option<bool>;
+
+    /// What the record says.
+    fn matches(&self, record: &[u8]) -> Result<bool>;
+}
+
+/// A snapshot of a table and its index.
+pub(crate) struct View<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) table: &'a VectorTable,
+    pub(crate) hosted: &'a Hosted,
+    /// The snapshot.
+    pub(crate) at: Ts,
+    /// Rows that the reader itself has written.
+    pub(crate) own: Option<&'a WriteSet>,
+    pub(crate) filter: Option<&'a dyn RowFilter>,
+    scratch: RefCell<Scratch>,
+}
+
+/// Room that is used again for every posting and row.
+#[derive(Default)]
+struct Scratch {
+    posting: SpanRows,
+    value: Vec<u8>,
+    elements: Vec<f32>,
+}
+
+impl<'a> View<'a> {
+    /// Reads at the snapshot `at`, which somebody holds pinned.
+    pub(crate) fn new(
+        core: &'a Core,
+        table: &'a VectorTable,
+        hosted: &'a Hosted,
+        at: Ts,
+    ) -> View<'a> {
+        View {
+            core,
+            table,
+            hosted,
+            at,
+            own: None,
+            filter: None,
+            scratch: RefCell::default(),
+        }
+    }
+
+    /// The key of a row; None if the index knows of no such row.
+    pub(crate) fn key_of(&self, row: RowId) -> Result<Option<Vec<u8>>> {
+        if let Some(key) = self.table.source.key_of(row) {
+            return Ok(Some(key));
+        }
+        let mut value = Vec::new();
+        if !self.hosted.get(self.core, Key::Locator(row), &mut value)? {
+            return Ok(None);
+        }
+        let key = terrane_vector::locator_key(&value).map_err(|e| self.hosted.broken(e))?;
+        Ok(key)
+    }
+
+    /// Shows the vector of a record, if it has one and `filter` lets it pass.
+    fn show(
+        &self,
+        row: RowId,
+        record: &[u8],
+        elements: &mut Vec<f32>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<()> {
+        if let Some(filter) = self.filter
+            && !filter.matches(record)?
+        {
+            return Ok(());
+        }
+        self.show_any(row, record, elements, visit)
+    }
+
+    fn show_any(
+        &self,
+        row: RowId,
+        record: &[u8],
+        elements: &mut Vec<f32>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<()> {
+        let Some(vector) = source::vector(&self.hosted.field, record)? else {
+            return Ok(());
+        };
+        fill(elements, &vector);
+        visit(row, Vver(vector.vver), elements).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "a stored vector fails its check")
+                .with("table", &self.table.source.name)
+                .with("field", &self.hosted.field.name)
+                .with("row_id", row.0)
+                .caused_by(error)
+        })
+    }
+
+    /// The row as it was at `ts`, or nothing if that is not known any more.
+    pub(crate) fn row_at(&self, row: RowId, ts: u64, visit: &mut VisitRow<'_>) -> Result<()> {
+        let Some(key) = self.key_of(row)? else {
+            return Ok(());
+        };
+        let found = match read_row(self.core, self.table.source.tree, &key, Ts(ts)) {
+            Err(error) if error.kind() == ErrorKind::SnapshotTooOld => return Ok(()),
+            other => other?,
+        };
+        match found.value {
+            Some(record) if self.is_row(row, &key, &record)? => {
+                self.show_any(row, &record, &mut Vec::new(), visit)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the row at a key is the one with this number: a key that was deleted and written
+    /// anew may have another.
+    fn is_row(&self, row: RowId, key: &[u8], record: &[u8]) -> Result<bool> {
+        let hidden = self.table.source.has_hidden_ids();
+        Ok(!hidden || self.table.source.row_id(key, record)? == row)
+    }
+
+    /// Reads the records of a posting, in one generation.
+    fn read_posting(&self, id: PostingId, out: &mut SpanRows) -> Result<()> {
+        let (lower, upper) = Key::posting_range(id);
+        let (from, to) = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
+        self.core
+            .unapplied
+            .check_range(self.hosted.tree, from, to)?;
+        let tree = self.core.tree(self.hosted.tree)?;
+        let hint = self.hosted.hints.of(id);
+        for _ in 0..REREADS_MAX {
+            tree.read_span(&lower, &upper, hint, out)?;
+            if out.leaves() <= 1 || self.head_stands(id, out)? {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::TimedOut,
+            "a posting changed whenever it was read",
+        )
+        .with("table", &self.table.source.name)
+        .with("posting", id.0))
+    }
+
+    /// Whether the head of a posting is still the one that was read.
+    fn head_stands(&self, id: PostingId, read: &SpanRows) -> Result<bool> {
+        let key = Key::Head(id).encode();
+        let seen = read.iter().next().filter(|row| row.key == key);
+        let mut value = Vec::new();
+        let found = self.hosted.get(self.core, Key::Head(id), &mut value)?;
+        Ok(match seen {
+            Some(row) => found && row.value == value,
+            None => !found,
+        })
+    }
+}
+
+/// The elements of a vector as numbers.
+fn fill(elements: &mut Vec<f32>, vector: &VectorView<'_>) {
+    elements.clear();
+    elements.extend(vector.iter());
+}
+
+impl PostingStore for View<'_> {
+    type Error = Error;
+
+    fn centroids(&self) -> Arc<CentroidSet> {
+        self.hosted.epochs.newest()
+    }
+
+    fn snapshot(&self) -> u64 {
+        self.at.0
+    }
+
+    fn posting(&self, id: PostingId, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let mut posting = std::mem::take(&mut self.scratch.borrow_mut().posting);
+        self.read_posting(id, &mut posting)?;
+        for row in posting.iter().filter(|row| !row.flags.ghost) {
+            self.hosted.show(row.key, row.value, visit)?;
+        }
+        self.scratch.borrow_mut().posting = posting;
+        Ok(())
+    }
+
+    fn extra(&self, id: PostingId, group: u32, visit: &mut VisitRecord<'_>) -> Result<()> {
+        self.read(Key::Extra(id, group), visit)
+    }
+
+    fn stands(&self, id: PostingId) -> Result<bool> {
+        self.head_stands(id, &self.scratch.borrow().posting)
+    }
+
+    fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<()> {
+        self.read(Key::Locator(row), visit)
+    }
+
+    fn rows(&self, rows: &[RowId], visit: &mut VisitRow<'_>) -> Result<()> {
+        let tree = self.table.source.tree;
+        let mut elements = std::mem::take(&mut self.scratch.borrow_mut().elements);
+        for &row in rows {
+            let Some(key) = self.key_of(row)? else {
+                continue;
+            };
+            if self.own.is_some_and(|own| own.get(tree, &key).is_some()) {
+                continue;
+            }
+            let found = read_row(self.core, tree, &key, self.at)?;
+            if let Some(record) = found.value
+                && self.is_row(row, &key, &record)?
+            {
+                self.show(row, &record, &mut elements, visit)?;
+            }
+        }
+        self.scratch.borrow_mut().elements = elements;
+        Ok(())
+    }
+
+    fn filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    fn admits(&self, columns: Option<&[u8]>) -> Admit {
+        let judged = match (self.filter, columns) {
+            (Some(filter), Some(columns)) => filter.judge(columns),
+            _ => None,
+        };
+        match judged {
+            Some(true) => Admit::Yes,
+            Some(false) => Admit::No,
+            None => Admit::AskRow,
+        }
+    }
+
+    fn row_count(&self) -> Result<u64> {
+        self.hosted.row_count(self.core)
+    }
+
+    fn all_rows(&self, visit: &mut VisitRow<'_>) -> Result<()> {
+        let tree = self.table.source.tree;
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        self.core.unapplied.check_range(tree, all.0, all.1)?;
+        let (mut leaf, mut elements) = (LeafRows::default(), Vec::new());
+        let mut cursor = self
+            .core
+            .tree(tree)?
+            .cursor(all.0, all.1, Direction::Forward);
+        while cursor.next_leaf(&mut leaf)? {
+            for row in leaf.iter() {
+                if self.own.is_some_and(|own| own.get(tree, row.key).is_some()) {
+                    continue;
+                }
+                // A row without its bit is visible to all; another is read as any reader would.
+                let judged = row.flags.versioned || row.flags.ghost;
+                let found = match judged {
+                    true => read_row(self.core, tree, row.key, self.at)?.value,
+                    false => None,
+                };
+                let record = if judged {
+                    found.as_deref()
+                } else {
+                    Some(row.value)
+                };
+                if let Some(record) = record {
+                    let id = self.table.source.row_id(row.key, record)?;
+                    self.show(id, record, &mut elements, visit)?;
+                }
+            }
+        }
+        check_floor(self.core, self.at)
+    }
+}
+
+impl RecordStore for View<'_> {
+    fn read(&self, key: Key, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let mut value = std::mem::take(&mut self.scratch.borrow_mut().value);
+        if self.hosted.get(self.core, key, &mut value)? {
+            visit(key, &value).map_err(|error| self.hosted.broken(error))?;
+        }
+        self.scratch.borrow_mut().value = value;
+        Ok(())
+    }
+
+    fn scan(&self, from: Key, to: Option<Key>, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let (lower, upper) = (from.encode(), to.map(Key::encode));
+        let lower = Bound::Included(&lower[..]);
+        let upper = upper.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let tree = self.hosted.tree;
+        self.core.unapplied.check_range(tree, lower, upper)?;
+        let mut cursor = self
+            .core
+            .tree(tree)?
+            .cursor(lower, upper, Direction::Forward);
+        let mut leaf = LeafRows::default();
+        while cursor.next_leaf(&mut leaf)? {
+            for row in leaf.iter().filter(|row| !row.flags.ghost) {
+                self.hosted.show(row.key, row.value, visit)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! The epoch guard of a vector index: which set of centroids commits bind to, and who still does.
+//!
+//! A commit binds its vectors to postings of one set outside, enters the guard, finds that the set
+//! is still the newest (or binds again what drains there), passes the sequencer and leaves. The
+//! guard is held from the final bind to sequencing and nothing waits under it. Maintenance
+//! publishes the next set and then polls until everybody of older epochs has left: what was bound
+//! before is then sequenced, and the posting that drains receives no more once that is applied.
+//!
+//! Invariants: E1 epochs rise; E2 when [`Epochs::left`] says so, every commit that binds to a set
+//! below the epoch has passed the sequencer or given up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use terrane_wal::sync::Mutex;
+
+#[derive(Debug)]
+struct State<S> {
+    epoch: u64,
+    set: Arc<S>,
+    /// Commits inside the guard, by the epoch that they entered at.
+    inside: BTreeMap<u64, usize>,
+}
+
+/// The newest set of an index and the commits that bind to it.
+#[derive(Debug)]
+pub(crate) struct Epochs<S> {
+    state: Mutex<State<S>>,
+}
+
+/// A commit between its final bind and the sequencer.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Inside<'a, S> {
+    epochs: &'a Epochs<S>,
+    epoch: u64,
+}
+
+impl<S> Epochs<S> {
+    /// Begins with a set.
+    pub(crate) fn new(epoch: u64, set: Arc<S>) -> Epochs<S> {
+        Epochs {
+            state: Mutex::new(State {
+                epoch,
+                set,
+                inside: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// The newest set. A search asks after it has its snapshot (S4).
+    pub(crate) fn newest(&self) -> Arc<S> {
+        self.state.lock().set.clone()
+    }
+
+    /// Enters if the newest epoch is still `epoch`.
+    pub(crate) fn enter(&self, epoch: u64) -> Option<Inside<'_, S>> {
+        let mut state = self.state.lock();
+        if state.epoch != epoch {
+            return None;
+        }
+        *state.inside.entry(epoch).or_default() += 1;
+        Some(Inside {
+            epochs: self,
+            epoch,
+        })
+    }
+
+    /// From now on commits and searches take `set`.
+    pub(crate) fn publish(&self, epoch: u64, set: Arc<S>) {
+        let mut state = self.state.lock();
+        assert!(epoch > state.epoch, "E1: {epoch} after {}", state.epoch);
+        state.epoch = epoch;
+        state.set = set;
+    }
+
+    /// Whether every commit that entered below `epoch` has left (E2).
+    pub(crate) fn left(&self, epoch: u64) -> bool {
+        let state = self.state.lock();
+        state
+            .inside
+            .first_key_value()
+            .is_none_or(|(oldest, _)| *oldest >= epoch)
+    }
+}
+
+impl<S> Drop for Inside<'_, S> {
+    fn drop(&mut self) {
+        let mut state = self.epochs.state.lock();
+        let count = state.inside.get_mut(&self.epoch);
+        match count {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                state.inside.remove(&self.epoch);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_epoch_has_left_when_its_last_commit_has() {
+        let epochs = Epochs::new(3, Arc::new("three"));
+        assert!(epochs.enter(2).is_none());
+        let (first, second) = (epochs.enter(3), epochs.enter(3));
+        assert!(first.is_some() && second.is_some());
+        epochs.publish(4, Arc::new("four"));
+        assert_eq!(*epochs.newest(), "four");
+        assert!(epochs.enter(3).is_none(), "bound to an older set");
+        let newer = epochs.enter(4);
+        assert!(!epochs.left(4));
+        drop(first);
+        assert!(!epochs.left(4), "one is still inside");
+        drop(second);
+        assert!(epochs.left(4) && !epochs.left(5));
+        drop(newer);
+        assert!(epochs.left(5));
+    }
+}

@@ -1,0 +1,13 @@
+//! The vector index inside transactions: against brute force over the same state.
+//!
+//! Where a mistake was put in and made a test fail, the test names it.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic wherever it stands
+
+mod build;
+mod commits;
+mod crash;
+mod damage;
+mod filters;
+mod threads;
+mod world;

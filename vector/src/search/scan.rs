@@ -1,0 +1,307 @@
+//! Reading one posting: its entries by their bounds, then by filter, marks and extra bits.
+
+use super::{Candidate, Place, Search, may_hit};
+use crate::centroid::{CentroidSet, Probe};
+use crate::code::Factors;
+use crate::code::query::Estimate;
+use crate::filter::Admit;
+use crate::kernel::Bounding;
+use crate::record::{
+    Block, Columns, Extra, Head, Key, Mark, PostingId, RecordError, RowId, TailEntry, Vver,
+};
+use crate::store::{IndexError, PostingStore};
+use crate::topk::Uppers;
+
+impl<S: PostingStore> Search<'_, S> {
+    /// Reads a posting. False if it lacks entries that the pinned epoch may need, or was folded
+    /// before its extra bits were read.
+    pub(crate) fn posting(&mut self, probe: Probe, set: &CentroidSet) -> Result<bool, S::Error> {
+        self.scratch.fresh.clear();
+        self.scratch.marks.clear();
+        let mut head = None;
+        let store = self.store;
+        let with = self
+            .code
+            .bounding(probe.centred, self.state.uppers.threshold());
+        store.posting(probe.id, &mut |key, value| {
+            match key {
+                Key::Head(_) => head = Some(Head::decode(value)?),
+                Key::Block(_, number) => self.block(number, value, probe, &with)?,
+                Key::Columns(_, number) => self.columns(number, value)?,
+                Key::Tail(_, row, vver) => self.tail(row, vver, value, probe)?,
+                Key::Mark(_, row, vver) => {
+                    self.scratch.marks.push((row, vver, Mark::decode(value)?));
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        self.state.found.postings += 1;
+        let head = match head {
+            Some(head) => head,
+            // The unassigned posting has no head before a fold.
+            None if probe.id == PostingId::UNASSIGNED => Head::default(),
+            None => return Ok(false),
+        };
+        if head.lacks_since > set.epoch() {
+            return Ok(false);
+        }
+        let (snapshot, horizon) = (store.snapshot(), head.fold_horizon);
+        if snapshot < horizon {
+            let posting = probe.id;
+            let old = IndexError::SnapshotTooOld {
+                posting,
+                snapshot,
+                horizon,
+            };
+            return Err(old.into());
+        }
+        self.drop_gone(snapshot, set.epoch());
+        self.sort_out()?;
+        let second_stage = self.state.found.second_stage;
+        self.refine(probe)?;
+        // A fold in between gives slots other entries: their bounds would be those of strangers.
+        if self.state.found.second_stage > second_stage && !store.stands(probe.id)? {
+            return Ok(false);
+        }
+        self.keep()?;
+        Ok(true)
+    }
+
+    fn block(
+        &mut self,
+        block: u32,
+        value: &[u8],
+        probe: Probe,
+        with: &Bounding,
+    ) -> Result<(), RecordError> {
+        let entries = Block::decode(value, self.index.space().code_dim())?;
+        let factors = entries.factor_bytes();
+        let scanned = &mut self.scratch.scanned;
+        let mask = self.code.judge(entries.codes(), factors, with, scanned);
+        self.state.found.scanned += entries.used();
+        let mut left = mask & u32::MAX >> (32 - entries.used());
+        while left != 0 {
+            let slot = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let product = self.code.product(scanned.sums[slot]);
+            let factors = Factors::of_block(factors, slot);
+            let estimate = self.code.of_scan(product, factors, probe.centred);
+            let (slot, row) = (slot as u8, entries.row(slot));
+            self.scratch.fresh.push(Candidate {
+                lower: estimate.lower(),
+                upper: estimate.upper(),
+                row,
+                vver: entries.vver(usize::from(slot)),
+                place: Some(Place {
+                    block,
+                    slot,
+                    product,
+                }),
+                asked: Admit::AskRow,
+                rank: self.state.found.postings as u32,
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks the filter about what is left of a block, which was visited before.
+    fn columns(&mut self, number: u32, value: &[u8]) -> Result<(), RecordError> {
+        if !self.filtered {
+            return Ok(());
+        }
+        let mut columns = None;
+        for candidate in &mut self.scratch.fresh {
+            let Some(place) = candidate.place.filter(|place| place.block == number) else {
+                continue;
+            };
+            let columns = match &columns {
+                Some(columns) => columns,
+                None => columns.insert(Columns::decode(value)?),
+            };
+            let columns = columns.slot(usize::from(place.slot));
+            candidate.asked = self.store.admits(columns);
+            self.state.found.asked += 1;
+        }
+        Ok(())
+    }
+
+    fn tail(
+        &mut self,
+        row: RowId,
+        vver: Vver,
+        value: &[u8],
+        probe: Probe,
+    ) -> Result<(), RecordError> {
+        let entry = TailEntry::decode(value, self.index.space().code_dim())?;
+        self.state.found.scanned += 1;
+        let (product, mut estimate) = self.code.single(entry.code, entry.factors, probe.centred);
+        let threshold = self.state.uppers.threshold();
+        if !may_hit(estimate.lower(), threshold) {
+            return Ok(());
+        }
+        let mut asked = Admit::AskRow;
+        if self.filtered {
+            asked = self.store.admits(entry.columns);
+            self.state.found.asked += 1;
+            if asked == Admit::No {
+                self.state.judged += 1;
+                return Ok(());
+            }
+        }
+        if let Some((factors, planes)) = entry.extra {
+            self.state.found.second_stage += 1;
+            let centred = probe.centred;
+            estimate = self.code.extra(product, planes, factors, centred, true);
+        }
+        if may_hit(estimate.lower(), threshold) {
+            self.scratch.fresh.push(Candidate {
+                lower: estimate.lower(),
+                upper: estimate.upper(),
+                row,
+                vver,
+                place: None,
+                asked,
+                rank: self.state.found.postings as u32,
+            });
+        }
+        Ok(())
+    }
+
+    /// Drops entries that their posting's marks call gone. Marks are sorted by key. A dead entry of
+    /// an older snapshot counts there; a moved one counts for the epochs before the move.
+    fn drop_gone(&mut self, snapshot: u64, epoch: u64) {
+        let (marks, fresh) = (&self.scratch.marks, &mut self.scratch.fresh);
+        if marks.is_empty() {
+            return;
+        }
+        fresh.retain(|candidate| {
+            let pair = (candidate.row, candidate.vver);
+            let mark = marks.binary_search_by_key(&pair, |mark| (mark.0, mark.1));
+            !mark.is_ok_and(|at| match marks[at].2 {
+                Mark::Dead(ts) => ts <= snapshot,
+                Mark::Moved(at) => at <= epoch,
+            })
+        });
+    }
+
+    /// Drops what the filter refused, and measures what only a row can tell about.
+    fn sort_out(&mut self) -> Result<(), S::Error> {
+        if let Some(except) = self.state.except {
+            self.scratch.fresh.retain(|c| c.row != except);
+        }
+        if !self.filtered && !self.state.eager {
+            for candidate in &mut self.scratch.fresh {
+                candidate.asked = Admit::Yes;
+            }
+            return Ok(());
+        }
+        let eager = self.state.eager;
+        let (fresh, unsure) = (&mut self.scratch.fresh, &mut self.scratch.unsure);
+        unsure.clear();
+        let (judged, admitted) = (&mut self.state.judged, &mut self.state.admitted);
+        fresh.retain(|candidate| match candidate.asked {
+            Admit::No => {
+                *judged += 1;
+                false
+            }
+            Admit::Yes if !eager => {
+                *judged += 1;
+                *admitted += 1;
+                true
+            }
+            Admit::Yes | Admit::AskRow => {
+                unsure.push(*candidate);
+                false
+            }
+        });
+        Ok(())
+    }
+
+    /// The second stage for what is left of a posting.
+    fn refine(&mut self, probe: Probe) -> Result<(), S::Error> {
+        if !self.index.has_extra() {
+            for candidate in &self.scratch.fresh {
+                self.state.uppers.push(candidate.upper, candidate.row);
+            }
+            return Ok(());
+        }
+        let mut fresh = std::mem::take(&mut self.scratch.fresh);
+        if fresh.len() > self.k {
+            // Most of a first posting is told off by the first stage's own bounds.
+            let mut first = Uppers::new(self.k);
+            for candidate in &fresh {
+                first.push(candidate.upper, candidate.row);
+            }
+            let limit = first.threshold();
+            self.state.tightest = self.state.tightest.min(limit);
+            fresh.retain(|candidate| may_hit(candidate.lower, limit));
+        }
+        let group = |c: &Candidate| c.place.map(|p| Extra::group(p.block, usize::from(p.slot)));
+        for same in fresh.chunk_by_mut(|a, b| group(a) == group(b)) {
+            if let Some(number) = group(&same[0]) {
+                self.extra(probe, number, same)?;
+            }
+            for candidate in same {
+                self.state.uppers.push(candidate.upper, candidate.row);
+            }
+        }
+        self.scratch.fresh = fresh;
+        Ok(())
+    }
+
+    /// The second stage for entries of one group of slots.
+    fn extra(
+        &mut self,
+        probe: Probe,
+        number: u32,
+        group: &mut [Candidate],
+    ) -> Result<(), S::Error> {
+        let threshold = self.state.uppers.threshold();
+        if group.iter().all(|c| c.lower > threshold) {
+            return Ok(());
+        }
+        let (code, dim) = (self.code, self.index.space().code_dim());
+        let mut looked = 0;
+        self.store.extra(probe.id, number, &mut |_, value| {
+            let extra = Extra::decode(value, dim)?;
+            for candidate in &mut *group {
+                let Some(place) = candidate.place else {
+                    continue;
+                };
+                if candidate.lower > threshold {
+                    continue;
+                }
+                if let Some((factors, planes)) = extra.slot(usize::from(place.slot)) {
+                    let product = place.product;
+                    let estimate: Estimate =
+                        code.extra(product, planes, factors, probe.centred, false);
+                    (candidate.lower, candidate.upper) = (estimate.lower(), estimate.upper());
+                    looked += 1;
+                }
+            }
+            Ok(())
+        })?;
+        self.state.found.second_stage += looked;
+        Ok(())
+    }
+
+    /// Puts what may still be a hit to the candidates of all postings.
+    fn keep(&mut self) -> Result<(), S::Error> {
+        let threshold = self.state.uppers.threshold();
+        let scratch = &mut *self.scratch;
+        let hopeful = scratch.fresh.iter().filter(|c| may_hit(c.lower, threshold));
+        scratch.candidates.extend(hopeful);
+        if scratch.unsure.is_empty() {
+            return Ok(());
+        }
+        let mut unsure = std::mem::take(&mut scratch.unsure);
+        let before = (self.state.found.rows, self.state.measured.len());
+        let measured = self.measure(&mut unsure);
+        unsure.clear();
+        self.scratch.unsure = unsure;
+        self.state.judged += self.state.found.rows - before.0;
+        self.state.admitted += self.state.measured.len() - before.1;
+        measured
+    }
+}
