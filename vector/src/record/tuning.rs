@@ -66,10 +66,12 @@ impl Tuning {
         Ok((point.recall, point.scanned))
     }
 
-    /// Whether so many changes of rows since make a new calibration due: a tenth.
+    /// Whether a new calibration is due: a tenth of the rows has changed since, or the table has
+    /// `rows` now and a tenth more or less than then. Times `patience` while there is other work.
     #[must_use]
-    pub fn is_due(&self, changes: u64) -> bool {
-        changes.saturating_mul(10) >= self.rows
+    pub fn is_due(&self, changes: u64, rows: u64, patience: u64) -> bool {
+        let changes = changes.max(self.rows.abs_diff(rows));
+        changes.saturating_mul(10) >= self.rows.saturating_mul(patience)
     }
 
     fn at(&self, recall: f32) -> Result<Point, IndexError> {
@@ -198,7 +200,9 @@ mod tests {
         for wrong in [0.0, -1.0, 1.01, f32::NAN] {
             assert!(tuning.params(10, wrong).is_err());
         }
-        assert!(tuning.is_due(6_000) && !tuning.is_due(5_999));
+        assert!(tuning.is_due(6_000, 60_000, 1) && !tuning.is_due(5_999, 60_000, 1));
+        assert!(tuning.is_due(0, 66_000, 1) && !tuning.is_due(0, 65_999, 1));
+        assert!(tuning.is_due(0, 54_000, 1) && !tuning.is_due(47_999, 60_000, 8));
     }
 
     // Seen to fail with the order of patience not checked.

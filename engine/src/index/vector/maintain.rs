@@ -137,18 +137,14 @@ impl Upkeep {
         let Some(calibration) = &mut self.calibration else {
             let changes = hosted.changes.load(Ordering::Relaxed);
             // While there is other work the table grows: a tenth more would be one calibration
-            // after the other.
-            let weighed = if busy {
-                changes / CALIBRATION_GROWTH
-            } else {
-                changes
-            };
+            // after the other. Splits count as well as changes: the rule is one of postings.
+            let patience = if busy { CALIBRATION_GROWTH } else { 1 };
+            let rows = hosted.row_count(host.core)?;
             let due = match &*hosted.tuning.lock() {
-                Some(tuning) => tuning.is_due(weighed),
+                Some(tuning) => tuning.is_due(changes, rows, patience),
                 None => changes > 0 || self.slices == 1,
             };
-            let params = SearchParams::new(CALIBRATED_K);
-            if !due || hosted.row_count(host.core)? < params.exact_below {
+            if !due || rows < SearchParams::new(CALIBRATED_K).exact_below {
                 return Ok(false);
             }
             hosted.changes.fetch_sub(changes, Ordering::Relaxed);
