@@ -112,7 +112,8 @@ pub struct VectorStats {
     pub epoch: u64,
     /// Bytes that the set takes in memory, about.
     pub centroid_bytes: u64,
-    /// Upkeep since open.
+    /// Upkeep since open, as of the end of its last slice; postings by state are those of the
+    /// newest set of centres. Entries are counted posting by posting after an open.
     pub upkeep: MaintenanceStats,
 }
 

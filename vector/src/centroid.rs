@@ -23,6 +23,7 @@ use crate::code::half::{f16_finite_to, f16_from};
 use crate::code::query::{Centred, CodeQuery, Scanned};
 use crate::kernel::Bounding;
 use crate::limits::BLOCK_SLOTS;
+use crate::maintain::MaintenanceStats;
 use crate::metric::Metric;
 use crate::record::{Block, Centroid, PostingId, RecordError, State};
 use crate::router::{Cell, Cells, FLAT_MAX, OPEN_MIN, OPEN_TIMES};
@@ -154,6 +155,19 @@ impl CentroidSet {
             .filter(|id| !self.delta.contains_key(id))
             .count();
         base + self.delta.values().flatten().count()
+    }
+
+    /// Writes the numbers of receiving, ready and draining postings into a reading of counters.
+    /// O(postings).
+    pub fn count_postings(&self, stats: &mut MaintenanceStats) {
+        (stats.receiving, stats.ready, stats.draining) = (0, 0, 0);
+        let base = self.base.ids.iter().zip(&self.base.metas);
+        for (_, meta) in base.filter(|(id, _)| !self.delta.contains_key(id)) {
+            stats.count(meta.state);
+        }
+        for centroid in self.delta.values().flatten() {
+            stats.count(centroid.state);
+        }
     }
 
     /// Whether no posting has a centre.

@@ -87,6 +87,15 @@ impl Load {
             drop_at: 0,
         }
     }
+
+    /// Counts live, dead and tail entries in, here and in the sums over all postings.
+    fn add(&mut self, change: [i64; 3], sums: &mut [i64; 3]) {
+        let counts = [&mut self.live, &mut self.dead, &mut self.tail];
+        for ((count, sum), one) in counts.into_iter().zip(sums).zip(change) {
+            *count += one;
+            *sum += one;
+        }
+    }
 }
 
 /// Loads, queue and counters of one index.
@@ -96,6 +105,8 @@ pub(crate) struct Board {
     pub(crate) meta: Meta,
     pub(crate) loads: BTreeMap<PostingId, Load>,
     pub(crate) stats: MaintenanceStats,
+    /// Live, dead and tail entries of all postings.
+    sums: [i64; 3],
     /// Changes of entries by commits that were observed.
     pub(crate) clock: u64,
     /// Nothing was observed for a while.
@@ -115,6 +126,7 @@ impl Board {
             meta,
             loads,
             stats: MaintenanceStats::default(),
+            sums: [0; 3],
             clock: 0,
             quiet: false,
             queue: BTreeSet::new(),
@@ -129,6 +141,17 @@ impl Board {
         (params.posting_max as i64, params.posting_min() as i64)
     }
 
+    /// The counters, with live, dead and tail entries as they are now. O(1).
+    pub(crate) fn counters(&self) -> MaintenanceStats {
+        let [live, dead, tail] = self.sums.map(|sum| sum.max(0) as u64);
+        MaintenanceStats {
+            live,
+            dead,
+            tail,
+            ..self.stats
+        }
+    }
+
     /// Counts in what a commit did.
     pub(crate) fn observe(&mut self, delta: &Delta) {
         self.clock += 1;
@@ -136,10 +159,9 @@ impl Board {
         let clock = self.clock;
         // A posting that is not known has been dropped since the commit bound.
         if let Some(load) = self.loads.get_mut(&delta.posting) {
-            load.live += i64::from(delta.live);
-            load.dead += i64::from(delta.dead);
-            load.tail += i64::from(delta.tail);
-            load.changed += i64::from(delta.live.abs());
+            let change = [delta.live, delta.dead, delta.tail].map(i64::from);
+            load.add(change, &mut self.sums);
+            load.changed += change[0].abs();
             load.touched = clock;
             load.tidied = false;
             load.polish = POLISH;
@@ -150,9 +172,7 @@ impl Board {
     /// Counts in what a system transaction did.
     pub(crate) fn change(&mut self, id: PostingId, live: i64, dead: i64, tail: i64) {
         if let Some(load) = self.loads.get_mut(&id) {
-            load.live += live;
-            load.dead += dead;
-            load.tail += tail;
+            load.add([live, dead, tail], &mut self.sums);
             load.changed += live.abs();
             load.tidied &= live == 0;
         }
@@ -161,8 +181,9 @@ impl Board {
     /// What was counted in the records themselves.
     pub(crate) fn count(&mut self, id: PostingId, (live, dead): (u32, u32), tail: usize) {
         if let Some(load) = self.loads.get_mut(&id) {
-            (load.live, load.dead) = (i64::from(live), i64::from(dead));
-            load.tail = tail as i64;
+            let (live, dead) = (i64::from(live), i64::from(dead));
+            let change = [live - load.live, dead - load.dead, tail as i64 - load.tail];
+            load.add(change, &mut self.sums);
         }
     }
 
@@ -326,7 +347,9 @@ impl Board {
 
     /// A posting that is gone.
     pub(crate) fn forget(&mut self, id: PostingId) {
-        self.loads.remove(&id);
+        if let Some(mut load) = self.loads.remove(&id) {
+            load.add([-load.live, -load.dead, -load.tail], &mut self.sums);
+        }
         if let Some((work, weight)) = self.queued.remove(&id) {
             self.queue.remove(&(work, weight, id));
         }

@@ -41,7 +41,7 @@ pub use host::{MaintenanceHost, Publish, RecordStore};
 pub use stats::MaintenanceStats;
 
 use crate::index::VectorIndex;
-use crate::record::{Centroid, Job, JobKind, Key, PostingId, State};
+use crate::record::{Centroid, Job, JobKind, Key, PostingId};
 use assign::Assign;
 use board::{Board, Work};
 use drain::Drain;
@@ -89,6 +89,8 @@ pub struct Maintainer {
     index: VectorIndex,
     /// `None` until the records were read, and after an error.
     board: Option<Board>,
+    /// The counters as they were before an error.
+    before: MaintenanceStats,
     active: Option<Task>,
     /// Jobs that wait for something.
     parked: VecDeque<Task>,
@@ -113,6 +115,7 @@ impl Maintainer {
         Self {
             index,
             board: None,
+            before: MaintenanceStats::default(),
             active: None,
             parked: VecDeque::new(),
             reassigns: BTreeMap::new(),
@@ -136,23 +139,27 @@ impl Maintainer {
     /// Counters, and what is in the queue. O(postings).
     #[must_use]
     pub fn stats(&self) -> MaintenanceStats {
-        let Some(board) = &self.board else {
-            return MaintenanceStats::default();
-        };
-        let mut stats = board.stats;
-        stats.queue = self.backlog();
-        for (&id, load) in &board.loads {
-            stats.live += load.live.max(0) as u64;
-            stats.dead += load.dead.max(0) as u64;
-            stats.tail += load.tail.max(0) as u64;
-            match load.state {
-                _ if id == PostingId::UNASSIGNED => {}
-                State::Receiving => stats.receiving += 1,
-                State::Ready => stats.ready += 1,
-                State::Draining => stats.draining += 1,
+        let mut stats = self.counters();
+        for (&id, load) in self.board.iter().flat_map(|board| &board.loads) {
+            if id != PostingId::UNASSIGNED {
+                stats.count(load.state);
             }
         }
         stats
+    }
+
+    /// As [`Maintainer::stats`] without the numbers of postings, which the host's newest set of
+    /// centres has too ([`crate::CentroidSet::count_postings`]). O(1).
+    #[must_use]
+    pub fn counters(&self) -> MaintenanceStats {
+        let counted = match &self.board {
+            Some(board) => board.counters(),
+            None => self.before,
+        };
+        MaintenanceStats {
+            queue: self.backlog(),
+            ..counted
+        }
     }
 
     /// Jobs that wait or are under way. O(1).
@@ -172,6 +179,7 @@ impl Maintainer {
         let result = self.slice(host);
         if result.is_err() {
             host.release();
+            self.before = self.counters();
             self.board = None;
         }
         result
@@ -191,6 +199,7 @@ impl Maintainer {
     fn open<H: MaintenanceHost>(&mut self, host: &mut H) -> Result<(), H::Error> {
         let meta = txn::read_meta(host)?;
         let mut board = Board::new(self.index.clone(), meta);
+        board.stats = self.before;
         let dim = self.index.space().code_dim();
         let (first, last) = (Key::Centroid(PostingId(0)), Key::Head(PostingId(0)));
         host.scan(first, Some(last), &mut |key, value| {

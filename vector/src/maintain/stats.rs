@@ -1,5 +1,7 @@
 //! What maintenance has done and has before it.
 
+use crate::record::State;
+
 /// Counters of a [`crate::Maintainer`], since it was made, and the state of its postings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -42,4 +44,15 @@ pub struct MaintenanceStats {
     pub dead: u64,
     /// Entries in tails, about.
     pub tail: u64,
+}
+
+impl MaintenanceStats {
+    /// Counts a posting.
+    pub(crate) fn count(&mut self, state: State) {
+        match state {
+            State::Receiving => self.receiving += 1,
+            State::Ready => self.ready += 1,
+            State::Draining => self.draining += 1,
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::world::{Stream, World};
 use terrane_vector::{
-    IndexError, IndexParams, Key, Metric, PostingId, Progress, RowId, SearchParams, Vver,
+    IndexError, IndexParams, Key, Metric, PostingId, PostingStore, Progress, RowId, SearchParams,
+    Vver, Write,
 };
 
 #[test]
@@ -34,6 +35,45 @@ fn nothing_is_done_where_nothing_is_to_do() {
     world.settle();
     assert_eq!(world.step(), Progress::Idle);
     assert_eq!(world.maintainer.stats().commits, 0);
+}
+
+// Seen to fail with counters that begin anew with the records.
+#[test]
+fn counters_survive_an_error() {
+    let mut world = keyed(
+        IndexParams {
+            posting_max: 16,
+            ..IndexParams::new(Metric::L2, 16, 4)
+        },
+        200,
+    );
+    let before = world.maintainer.stats();
+    assert!(before.splits > 5 && before.folds > 0, "{before:?}");
+    let heads: Vec<(Key, Vec<u8>)> = (1..100)
+        .filter_map(|id| {
+            let key = Key::Head(PostingId(id));
+            Some((key, world.store.record(key)?.to_vec()))
+        })
+        .collect();
+    let put = |world: &mut World, value: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let heads = heads.iter();
+        let writes = heads.map(|(key, old)| Write::put(*key, value(old)));
+        let epoch = world.store.centroids().epoch();
+        world.store.apply(epoch, writes.collect()).unwrap();
+    };
+    put(&mut world, &|_| vec![77]);
+    let mut stream = Stream(3);
+    for id in 300..360 {
+        world.change(RowId(id), Some(stream.vector(16)));
+    }
+    let failed = (0..100).find_map(|_| world.maintainer.step(&mut world.store).err());
+    assert!(matches!(failed, Some(IndexError::Record(_))), "{failed:?}");
+    put(&mut world, &<[u8]>::to_vec);
+    world.settle();
+    world.verify();
+    let after = world.maintainer.stats();
+    assert!(after.splits >= before.splits, "{before:?} {after:?}");
+    assert_eq!(after.live, 260, "{after:?}");
 }
 
 // Seen to fail with dead entries dropped whatever the horizon.

@@ -41,9 +41,6 @@ const CALIBRATED_K: usize = 10;
 const BACKLOG_FINE: usize = 64;
 const SLICES_MAX: usize = 4;
 
-/// Slices between two readings of the counters, which are O(postings).
-const COUNTED_EVERY: u64 = 256;
-
 /// Younger than every transaction of a user (V4).
 const YOUNGEST: u64 = u64::MAX;
 
@@ -91,9 +88,7 @@ pub(crate) fn slice(core: &Arc<Core>, table: &VectorTable, hosted: &Hosted) -> D
     drop(host);
     let backlog = upkeep.maintainer.backlog();
     hosted.backlog.store(backlog, Ordering::Relaxed);
-    if upkeep.slices.is_multiple_of(COUNTED_EVERY) || !matches!(progress, Ok(Due::Now)) {
-        hosted.count(&upkeep.maintainer);
-    }
+    hosted.count(&upkeep.maintainer);
     *hosted.upkeep.lock() = Some(upkeep);
     // Without room, or with a page that cannot be read, the next round tries again.
     progress.unwrap_or(Due::Later)
@@ -341,5 +336,64 @@ impl MaintenanceHost for Host<'_> {
             last.insert(epoch, newest);
         }
         applied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use crate::{Database, Record, TableDef, Vector};
+
+    #[derive(Record)]
+    struct Place {
+        #[terrane(id = 1, vector(metric = "l2"))]
+        at: Vector<2>,
+    }
+
+    const PLACES: TableDef<u32, Place> = TableDef::new("places");
+
+    // Seen to fail with counters that are read from the queue when nobody has it in hand, and
+    // otherwise as they were some slices ago.
+    #[test]
+    fn counters_are_those_of_the_last_slice_while_another_is_in_hand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let open = || Database::builder().background(false).open(&path).unwrap();
+        let db = open();
+        let places = db.table(PLACES).unwrap();
+        for from in (0..1000).step_by(50) {
+            db.write(|tx| {
+                (from..from + 50).try_for_each(|key| {
+                    let at = Vector::from([(key * 37 % 101) as f32, (key * 53 % 97) as f32]);
+                    places.put(tx, key, &Place { at })
+                })
+            })
+            .unwrap();
+        }
+        let counters = |db: &Database| db.stats().vectors[0].upkeep;
+        let table = db.core().vectors.all().remove(0);
+        let (mut slices, mut commits) = (0, 0);
+        while db.background_step() {
+            // Somebody has the queue in hand.
+            let taken = table.indexes[0].upkeep.lock().take().unwrap();
+            let exact = taken.maintainer.stats();
+            assert_eq!(counters(&db), exact);
+            slices += 1;
+            commits = exact.commits;
+            *table.indexes[0].upkeep.lock() = Some(taken);
+        }
+        let before = counters(&db);
+        assert!(
+            slices > 50 && commits > 20 && before.ready > 5,
+            "{before:?}"
+        );
+        assert_eq!((before.live, before.queue), (1000, 0));
+        drop((places, table, db));
+        // No slice yet: postings are counted all the same.
+        let db = open();
+        drop(db.table(PLACES).unwrap());
+        let after = counters(&db);
+        assert_eq!((after.ready, after.draining), (before.ready, 0));
     }
 }

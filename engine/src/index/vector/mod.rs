@@ -73,7 +73,7 @@ pub(crate) struct Hosted {
     ready_from: AtomicU64,
     /// What searches took.
     pub(crate) searches: SearchCounters,
-    /// Upkeep as it was counted last.
+    /// What upkeep has counted, as of the end of its last slice.
     counted: Mutex<MaintenanceStats>,
     /// Rows that a posting has at the least, for an estimate.
     posting_least: usize,
@@ -181,7 +181,7 @@ impl VectorTables {
                     let mut fields = table.schema.fields().iter();
                     let field = fields.find(|field| field.id == info.field);
                     let name = field.map_or_else(String::new, |field| field.name.clone());
-                    broken.push((info.field, name, error.to_string()));
+                    broken.push((info.field, name, in_full(&error)));
                 }
             }
         }
@@ -215,7 +215,19 @@ impl Hosted {
         }
         let wrong = |error: RecordError| missing("a record fails its check").caused_by(error);
         let meta = Meta::decode(&value).map_err(wrong)?;
-        let index = VectorIndex::new(meta.params)?;
+        let (metric, dim) = (meta.params.metric, meta.params.dim);
+        if let Some(def) = table.vector_def(info)
+            && (metric, dim) != (def.metric, def.dim as usize)
+        {
+            let error = missing("the vector index is that of another field");
+            let error = error.with(
+                "expected",
+                format!("{} of dimension {}", def.metric, def.dim),
+            );
+            return Err(error.with("found", format!("{metric} of dimension {dim}")));
+        }
+        let params = VectorIndex::new(meta.params);
+        let index = params.map_err(|error| missing("a record fails its check").caused_by(error))?;
         // No snapshot is older than this open, so none is older than an index that was ready.
         let ready_from = match meta.state {
             IndexState::Ready => 0,
@@ -305,19 +317,17 @@ impl Hosted {
         .caused_by(error)
     }
 
-    /// Keeps a reading of the counters of upkeep.
+    /// Keeps a reading of the counters of upkeep, at the end of a slice. O(1).
     pub(crate) fn count(&self, maintainer: &Maintainer) {
-        *self.counted.lock() = maintainer.stats();
+        *self.counted.lock() = maintainer.counters();
     }
 
-    /// What the index counts.
+    /// What the index counts. O(postings).
     pub(crate) fn stats(&self, table: &str) -> VectorStats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let set = self.epochs.newest();
-        // While somebody has the queue in hand, the last reading serves.
-        if let Some(upkeep) = &*self.upkeep.lock() {
-            self.count(&upkeep.maintainer);
-        }
+        let mut upkeep = *self.counted.lock();
+        set.count_postings(&mut upkeep);
         VectorStats {
             table: table.to_owned(),
             field: self.field.name.clone(),
@@ -329,7 +339,7 @@ impl Hosted {
             partial: load(&self.searches.partial),
             epoch: set.epoch(),
             centroid_bytes: set.memory_bytes() as u64,
-            upkeep: *self.counted.lock(),
+            upkeep,
         }
     }
 
@@ -379,6 +389,17 @@ impl Hosted {
             })
             .ok();
     }
+}
+
+/// What an error says, and what it came from.
+fn in_full(error: &Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        told += &format!(", {error}");
+        cause = error.source();
+    }
+    told
 }
 
 /// Makes an empty index: its first records are part of the change of the schema.
