@@ -24,6 +24,7 @@ use super::{Task, Turn};
 use crate::build::centroid;
 use crate::cluster::{Rows, halve};
 use crate::code::Space;
+use crate::code::query::CodeQuery;
 use crate::kernel::Kernels;
 use crate::record::{Centroid, Head, Job, JobKind, Key, Mark, PostingId, RowId, State, Vver};
 use crate::store::{PostingStore, Write};
@@ -39,6 +40,19 @@ const SIDE_MIN: usize = 8;
 
 fn drift(board: &Board) -> f32 {
     if board.quiet { DRIFT_QUIET } else { DRIFT }
+}
+
+/// Whether another posting has the very same centre: a cut by row id made both (P2).
+///
+/// Such a one keeps its centre. With one of its own it would draw what its twins hold, if few of
+/// their rows are far from the many, and be cut again; and so for ever.
+fn has_twin<H: MaintenanceHost>(board: &Board, host: &H, id: PostingId, centre: &[f32]) -> bool {
+    let set = host.centroids();
+    let query = CodeQuery::of_rotated(board.index.metric(), centre.to_vec());
+    let other = |other, state| state != State::Draining && other != id;
+    let near = board.index.nearest(&set, &query, 1, &other);
+    let twin = near.first().and_then(|probe| set.centre(probe.id));
+    twin.is_some_and(|twin| twin == centre)
 }
 
 /// What the rows of a posting are gathered for.
@@ -84,7 +98,9 @@ impl Gather {
                 load.changed = 0;
             }
             let record = read_centroid(host, id, board.index.space().code_dim())?;
-            if !contents.has_drifted(&board.index, &record, drift(board)) {
+            if !contents.has_drifted(&board.index, &record, drift(board))
+                || has_twin(board, host, id, &record.centre)
+            {
                 return Ok(None);
             }
         }

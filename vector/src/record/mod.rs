@@ -202,6 +202,15 @@ pub enum RecordError {
         /// Bytes that there are.
         found: usize,
     },
+    /// Another dimension than that of the index.
+    Dimension {
+        /// The record.
+        record: &'static str,
+        /// The dimension of the index's codes.
+        expected: usize,
+        /// That of the record.
+        found: usize,
+    },
     /// A number that the format does not know.
     Value {
         /// The record.
@@ -224,6 +233,16 @@ impl fmt::Display for RecordError {
                 write!(
                     f,
                     "vector index {record}: expected {expected} bytes, found {found}"
+                )
+            }
+            Self::Dimension {
+                record,
+                expected,
+                found,
+            } => {
+                write!(
+                    f,
+                    "vector index {record}: expected {expected} dimensions, found {found}"
                 )
             }
             Self::Value {
@@ -314,7 +333,11 @@ impl<'a> Reader<'a> {
         if usize::from(found) * 64 == expected {
             Ok(())
         } else {
-            Err(self.wrong("dimensions", u64::from(found) * 64))
+            Err(RecordError::Dimension {
+                record: self.record,
+                expected,
+                found: usize::from(found) * 64,
+            })
         }
     }
 
