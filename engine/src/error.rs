@@ -185,6 +185,14 @@ impl Error {
         self
     }
 
+    /// As [`Error::with`], unless the error says it already.
+    pub(crate) fn with_unless_said(self, key: &'static str, value: impl fmt::Display) -> Error {
+        match self.context().iter().any(|(said, _)| *said == key) {
+            true => self,
+            false => self.with(key, value),
+        }
+    }
+
     /// Keeps the error that this one came from; see [`std::error::Error::source`].
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {

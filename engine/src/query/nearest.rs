@@ -221,7 +221,8 @@ impl<K: Key, V: Record> Nearest<K, V> {
         let found = in_scratch(|scratch| {
             let index = &hosted.index;
             index.search_in(scratch, &view, &self.query, &params)
-        })?;
+        });
+        let found = found.map_err(|error| self.in_field(error))?;
         hosted.searches.note(&found);
         let mut nearest = Vec::with_capacity(found.hits.len());
         for hit in found.hits {
@@ -279,8 +280,8 @@ impl<K: Key, V: Record> Nearest<K, V> {
 
     fn in_field(&self, error: Error) -> Error {
         error
-            .with("table", &self.shape.info.name)
-            .with("field", self.def.name)
+            .with_unless_said("table", &self.shape.info.name)
+            .with_unless_said("field", self.def.name)
     }
 
     /// Whether every field that the filter asks is stored beside the codes.

@@ -5,8 +5,8 @@
 //! can be used on (or is closed for writing, where the row says so). Rows 26 to 28 are refused by
 //! the compiler too: see the documentation of `Transaction`.
 //!
-//! `open` paths, locks, options; `rows` keys, values, transactions; `schema`, `vectors`; `meta`,
-//! `pages`, `maps`, `logs` damage done to a real directory by `surgeon`; `faults` a failing disk.
+//! `open` paths, locks, options; `rows` keys, values, transactions; `schema`, `vectors`; `indexed`
+//! vectors where an index serves; `meta`, `pages`, `maps`, `logs` damage done to a real directory by `surgeon`; `faults` a failing disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@
 )]
 
 mod faults;
+mod indexed;
 mod logs;
 mod maps;
 mod meta;

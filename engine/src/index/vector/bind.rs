@@ -134,7 +134,11 @@ pub(crate) fn bind(core: &Core, writes: &WriteSet) -> Result<Binding> {
                 let old = read_row(core, tree, key, Ts(u64::MAX))?.value;
                 let before = Side::of(&table, hosted, key, old.as_deref())?;
                 let after = Side::of(&table, hosted, key, write.value.as_deref())?;
-                let vver = part.row(core, &table, key, before, after)?;
+                let vver = part.row(core, &table, key, before, after);
+                let vver = vver.map_err(|error| {
+                    let error = error.with_unless_said("table", &table.source.name);
+                    error.with_unless_said("field", &hosted.field.name)
+                })?;
                 if let Some(vver) = vver.filter(|vver| vver.0 > 0) {
                     binding.versions.push(Version {
                         tree,
