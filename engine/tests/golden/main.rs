@@ -7,8 +7,12 @@
 //! (file and offset) that are inverted in it.
 //!
 //! The files are not made anew: they are what earlier versions wrote. Only for a new format:
-//! `TERRANE_GOLDEN=write cargo test -p terrane --test golden write_the_files`, with its number.
+//! `TERRANE_GOLDEN=write cargo test -p terrane --test golden -- --exact write_the_files`, with its
+//! number.
+//! `golden/v1-vectors/` holds a vector index, see `vectors.rs`.
 #![allow(clippy::unwrap_used)] // a test ends at its first surprise
+
+mod vectors;
 
 use std::fmt::Write as _;
 use std::fs;

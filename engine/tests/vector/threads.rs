@@ -116,6 +116,72 @@ fn snapshots_find_their_rows_under_churn() {
     assert!(report.is_sound(), "{:?}", report.findings);
 }
 
+/// Every commit binds and comes to its end, whatever it has to wait for outside the guard: rows that
+/// others hold, leaves that were evicted, a log whose segments are full, postings that drain.
+#[test]
+fn commits_bind_while_leaves_are_evicted_and_postings_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    let db = Database::builder()
+        .memory_bytes(4 << 20)
+        .segment_bytes(256 << 10)
+        .isolation(Isolation::Snapshot)
+        .open(&path)
+        .unwrap();
+    let table = db.table(NUMBERED).unwrap();
+    let pad = "pad ".repeat(150);
+    let commits = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let (db, table, commits, pad) = (&db, &table, &commits, &pad);
+            scope.spawn(move || {
+                let mut random = Random(900 + writer);
+                for _ in 0..60 {
+                    // Keys of all writers: a conflict is tried again until it commits.
+                    let rows: Vec<(i32, Option<Item>)> = (0..12)
+                        .map(|_| {
+                            let note = pad.clone();
+                            let row = Item {
+                                note,
+                                ..random.item()
+                            };
+                            let key = random.below(5_000) as i32;
+                            (key, (random.below(8) > 0).then_some(row))
+                        })
+                        .collect();
+                    db.write(|tx| {
+                        for (key, row) in &rows {
+                            match row {
+                                Some(row) => table.put(tx, *key, row)?,
+                                None => table.delete(tx, *key).map(drop)?,
+                            }
+                        }
+                        Ok(())
+                    })
+                    .unwrap();
+                    commits.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(commits.into_inner(), WRITERS * 60);
+    let stats = db.stats();
+    let upkeep = stats.vectors[0].upkeep;
+    assert!(upkeep.splits > 10, "{upkeep:?}");
+    let now = db.snapshot();
+    let mut random = Random(2);
+    let (mut right, mut all) = (0, 0);
+    for _ in 0..30 {
+        let (found, of) = agree(&table, &now, &mut random);
+        (right, all) = (right + found, all + of);
+    }
+    assert!(right * 100 >= all * 99, "{right} of {all}");
+    assert!(db.stats().io.bytes_read > 0, "leaves were evicted");
+    drop((now, table, db));
+    let report = terrane::check(&path).unwrap();
+    assert!(report.is_sound(), "{:?}", report.findings);
+}
+
 #[test]
 fn upkeep_ends_and_leaves_postings_of_even_size() {
     let folder = tempfile::tempdir().unwrap();
