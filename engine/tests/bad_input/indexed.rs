@@ -246,7 +246,7 @@ fn row_44_odd_but_finite_elements() {
     // From denormals to what is nearly too large, either sign; upkeep clusters them with the rest.
     let odd = |key: u64| {
         let size = 10.0_f64.powi((key * 7 % 64) as i32 - 45);
-        let sign = if key % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if key.is_multiple_of(2) { 1.0 } else { -1.0 };
         let [x, y, _] = point(key);
         [f64::from(x) * size * sign, f64::from(y) * size, -0.0].map(|x| x as f32)
     };

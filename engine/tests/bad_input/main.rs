@@ -6,8 +6,8 @@
 //! the compiler too: see the documentation of `Transaction`.
 //!
 //! `open` paths, locks, options; `rows` keys, values, transactions; `schema`, `vectors`; `indexed`
-//! vectors where an index serves; `meta`, `pages`, `maps`, `logs` damage done to a real directory by
-//! `surgeon`; `faults` a failing disk.
+//! vectors where an index serves; `meta`, `pages`, `maps`, `logs` damage done to a real directory
+//! by `surgeon`; `faults` a failing disk.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,9 +1,9 @@
 //! The same for a vector index: several postings with sealed blocks, extra bits, filter columns,
 //! tails and dead marks, a split under way with its job, and a tail of the log.
 //!
-//! `v1-vectors/PARTS` names each file, its length, and its parts that are not zeros (offset + length);
-//! those stand one after the other in `v1-vectors/parts`. `v1-vectors/damaged` names bytes that
-//! tests invert: one in a centroid record, one in the head of a posting, one in a locator.
+//! `v1-vectors/PARTS` names each file, its length, and its parts that are not zeros (offset +
+//! length); those stand one after the other in `v1-vectors/parts`. `v1-vectors/damaged` names bytes
+//! that tests invert: one in a centroid record, one in the head of a posting, one in a locator.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -50,7 +50,7 @@ fn spot(n: u32) -> Spot {
     Spot {
         lang: ["en", "fr", "de", "it"][n as usize % 4].into(),
         note: n,
-        at: (n % 19 > 0).then(|| Vector::from(at)),
+        at: (!n.is_multiple_of(19)).then(|| Vector::from(at)),
     }
 }
 

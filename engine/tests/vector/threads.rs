@@ -116,8 +116,40 @@ fn snapshots_find_their_rows_under_churn() {
     assert!(report.is_sound(), "{:?}", report.findings);
 }
 
-/// Every commit binds and comes to its end, whatever it has to wait for outside the guard: rows that
-/// others hold, leaves that were evicted, a log whose segments are full, postings that drain.
+/// A commit of a few rows whose keys others write too; false if it was overtaken again and again,
+/// or its snapshot given up, as memory is small.
+fn write_some(db: &Database, table: &Table<i32, Item>, random: &mut Random) -> bool {
+    let change = |random: &mut Random| {
+        let note = "pad ".repeat(150);
+        let row = Item {
+            note,
+            ..random.item()
+        };
+        let key = random.below(5_000) as i32;
+        (key, (random.below(8) > 0).then_some(row))
+    };
+    let rows: Vec<(i32, Option<Item>)> = (0..12).map(|_| change(random)).collect();
+    let written = db.write(|tx| {
+        for (key, row) in &rows {
+            match row {
+                Some(row) => table.put(tx, *key, row)?,
+                None => table.delete(tx, *key).map(drop)?,
+            }
+        }
+        Ok(())
+    });
+    match written {
+        Ok(()) => true,
+        Err(error) => {
+            let kinds = [ErrorKind::Conflict, ErrorKind::SnapshotTooOld];
+            assert!(kinds.contains(&error.kind()), "{error:?}");
+            false
+        }
+    }
+}
+
+/// Every commit binds and comes to its end, whatever it has to wait for outside the guard: rows
+/// that others hold, leaves that were evicted, a log whose segments are full, postings that drain.
 #[test]
 fn commits_bind_while_leaves_are_evicted_and_postings_drain() {
     let folder = tempfile::tempdir().unwrap();
@@ -129,45 +161,30 @@ fn commits_bind_while_leaves_are_evicted_and_postings_drain() {
         .open(&path)
         .unwrap();
     let table = db.table(NUMBERED).unwrap();
-    let pad = "pad ".repeat(150);
-    let commits = AtomicU64::new(0);
+    let (commits, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let splits = || db.stats().vectors[0].upkeep.splits;
     thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (db, table, commits, pad) = (&db, &table, &commits, &pad);
+            let (db, table) = (&db, &table);
+            let (commits, stop) = (&commits, &stop);
             scope.spawn(move || {
                 let mut random = Random(900 + writer);
-                for _ in 0..60 {
-                    // Keys of all writers: a conflict is tried again until it commits.
-                    let rows: Vec<(i32, Option<Item>)> = (0..12)
-                        .map(|_| {
-                            let note = pad.clone();
-                            let row = Item {
-                                note,
-                                ..random.item()
-                            };
-                            let key = random.below(5_000) as i32;
-                            (key, (random.below(8) > 0).then_some(row))
-                        })
-                        .collect();
-                    db.write(|tx| {
-                        for (key, row) in &rows {
-                            match row {
-                                Some(row) => table.put(tx, *key, row)?,
-                                None => table.delete(tx, *key).map(drop)?,
-                            }
-                        }
-                        Ok(())
-                    })
-                    .unwrap();
-                    commits.fetch_add(1, Ordering::Relaxed);
+                while !stop.load(Ordering::Relaxed) {
+                    let written = write_some(db, table, &mut random);
+                    commits.fetch_add(written.into(), Ordering::Relaxed);
+                    thread::yield_now();
                 }
             });
         }
+        let _stop = Stop(&stop);
+        while commits.load(Ordering::Relaxed) < 600 || splits() < 10 {
+            assert!(
+                commits.load(Ordering::Relaxed) < 60_000,
+                "upkeep comes along"
+            );
+            thread::yield_now();
+        }
     });
-    assert_eq!(commits.into_inner(), WRITERS * 60);
-    let stats = db.stats();
-    let upkeep = stats.vectors[0].upkeep;
-    assert!(upkeep.splits > 10, "{upkeep:?}");
     let now = db.snapshot();
     let mut random = Random(2);
     let (mut right, mut all) = (0, 0);

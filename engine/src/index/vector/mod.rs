@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use terrane_btree::{Direction, LeafRows};
+use terrane_btree::{Direction, LeafRows, Tree};
 use terrane_vector::{
     CentroidSet, Delta, IndexError, IndexParams, IndexState, Key, Maintainer, Meta, PostingId,
     RecordError, SearchParams, Tuning, VectorIndex, VisitRecord,
@@ -234,18 +234,7 @@ impl Hosted {
             IndexState::Building => u64::MAX,
         };
         let epoch = meta.epoch;
-        let mut centroids: Vec<(PostingId, Vec<u8>)> = Vec::new();
-        let (lower, upper) = Key::centroid_range();
-        let (lower, upper) = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
-        let mut cursor = tree.cursor(lower, upper, Direction::Forward);
-        let mut rows = LeafRows::default();
-        while cursor.next_leaf(&mut rows)? {
-            for row in rows.iter().filter(|row| !row.flags.ghost) {
-                if let Key::Centroid(id) = Key::decode(row.key).map_err(wrong)? {
-                    centroids.push((id, row.value.to_vec()));
-                }
-            }
-        }
+        let centroids = read_centroids(tree)?;
         let found = tree.get(&Key::Tuning.encode(), &mut value)?;
         let tuning = match found {
             Some(flags) if !flags.ghost => Some(Tuning::decode(&value).map_err(wrong)?),
@@ -389,6 +378,22 @@ impl Hosted {
             })
             .ok();
     }
+}
+
+/// The centroid records of an index. O(postings).
+fn read_centroids(tree: &Tree) -> Result<Vec<(PostingId, Vec<u8>)>> {
+    let (lower, upper) = Key::centroid_range();
+    let (lower, upper) = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
+    let mut cursor = tree.cursor(lower, upper, Direction::Forward);
+    let (mut rows, mut centroids) = (LeafRows::default(), Vec::new());
+    while cursor.next_leaf(&mut rows)? {
+        for row in rows.iter().filter(|row| !row.flags.ghost) {
+            if let Key::Centroid(id) = Key::decode(row.key).map_err(IndexError::from)? {
+                centroids.push((id, row.value.to_vec()));
+            }
+        }
+    }
+    Ok(centroids)
 }
 
 /// What an error says, and what it came from.
