@@ -30,7 +30,7 @@ mod whole {
     pub use crate::tree::cursor::LeafRow;
     pub use crate::tree::cursor::{Cursor, Direction, LeafRows};
     pub use crate::tree::run::RunRow;
-    pub use crate::tree::span::{LeafHint, SpanRows};
+    pub use crate::tree::span::{LeafHint, Span, SpanRows};
     pub use crate::tree::{Edit, Row, RowFlags, RowValue, Tree};
 }
 #[cfg(not(loom))]

@@ -112,6 +112,9 @@ pub struct VectorStats {
     pub epoch: u64,
     /// Bytes that the set takes in memory, about.
     pub centroid_bytes: u64,
+    /// Slices of upkeep since open that ended with an error, without room or at a page that cannot
+    /// be read; the next one tries again.
+    pub upkeep_failures: u64,
     /// Upkeep since open, as of the end of its last slice; postings by state are those of the
     /// newest set of centres. Entries are counted posting by posting after an open.
     pub upkeep: MaintenanceStats,

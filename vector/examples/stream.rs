@@ -163,9 +163,7 @@ fn recall_at(
     let (mut low, mut high) = (1, store.centroids().len().max(2));
     while high - low > 1 {
         let middle = usize::midpoint(low, high);
-        // A part of the queries tells how many postings that is.
-        let part = &queries[..64 * index.dim()];
-        if recall(index, store, part, truth, middle).1 <= scanned {
+        if recall(index, store, queries, truth, middle).1 <= scanned {
             low = middle;
         } else {
             high = middle;

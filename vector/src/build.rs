@@ -150,7 +150,11 @@ impl VectorIndex {
     ) {
         let centroid = centroid(State::Ready, epoch, rows, members);
         let centre = &centroid.centre;
-        let mut block = BlockBuilder::new(rows.dim);
+        let head = Head {
+            live: members.len() as u32,
+            ..Head::default()
+        };
+        let mut block = BlockBuilder::new(rows.dim, head.generation);
         let mut number = 0;
         for (place, &member) in members.iter().enumerate() {
             let row = rows.row(member);
@@ -164,15 +168,12 @@ impl VectorIndex {
             };
             block.push(given[member].id, Vver(0), &entry);
             if block.is_full() || place + 1 == members.len() {
-                let full = std::mem::replace(&mut block, BlockBuilder::new(rows.dim));
+                let full =
+                    std::mem::replace(&mut block, BlockBuilder::new(rows.dim, head.generation));
                 put_sealed(posting, number, full, writes);
                 number += 1;
             }
         }
-        let head = Head {
-            live: members.len() as u32,
-            ..Head::default()
-        };
         writes.push(Write::put(Key::Head(posting), head.encode()));
         writes.push(Write::put(Key::Centroid(posting), centroid.encode()));
     }
@@ -180,7 +181,9 @@ impl VectorIndex {
     /// Rows by posting, none longer than `most`.
     fn lists(&self, rows: Rows<'_>, most: usize) -> Result<Vec<Vec<usize>>, IndexError> {
         let (metric, seed) = (self.params().metric, self.params().seed);
-        let mut found = lists(metric, rows, most, seed);
+        // The rounds cut what is too long: lists that begin a third longer end near the middle of
+        // what a posting may hold, and not at its half.
+        let mut found = lists(metric, rows, most * 4 / 3, seed);
         if metric == Metric::Dot {
             // Halves by direction are not mended by distance.
             return Ok(found);

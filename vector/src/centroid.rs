@@ -29,7 +29,7 @@ use crate::record::{Block, Centroid, PostingId, RecordError, State};
 use crate::router::{Cell, Cells, FLAT_MAX, OPEN_MIN, OPEN_TIMES};
 
 /// Changes against the base at most (C2).
-const DELTA_MAX: usize = 256;
+const DELTA_MAX: usize = 64;
 /// Centres that are compared exactly at once, in the order of their estimates.
 const RERANK: usize = 64;
 /// How far towards the query the rows of a posting are taken to lie when a search orders postings:
@@ -46,7 +46,7 @@ pub struct CentroidSet {
     epoch: u64,
     base: Arc<Base>,
     /// Postings that differ from the base: new ones, changed ones, and `None` for gone ones.
-    delta: BTreeMap<PostingId, Option<Arc<Centroid>>>,
+    delta: BTreeMap<PostingId, Option<Arc<Changed>>>,
     /// Centres in one cell at most.
     flat_max: usize,
 }
@@ -69,16 +69,25 @@ struct Meta {
     spread: f32,
 }
 
-impl Meta {
-    fn of(metric: Metric, centroid: &Centroid) -> Self {
+/// A centroid of the list of changes.
+#[derive(Debug)]
+struct Changed {
+    meta: Meta,
+    centre: Vec<f32>,
+}
+
+impl Changed {
+    fn decode(metric: Metric, value: &[u8], code_dim: usize) -> Result<Arc<Self>, RecordError> {
+        let centroid = Centroid::decode(value, code_dim)?;
         let norm_squared: f32 = centroid.centre.iter().map(|x| x * x).sum();
         let spread = match metric {
             // The mean of unit vectors is the shorter, the further they lie apart.
             Metric::Cosine => (1.0 - norm_squared).max(0.0),
             Metric::L2 | Metric::Dot => centroid.radius * centroid.radius,
         };
-        let state = centroid.state;
-        Self { state, spread }
+        let (state, centre) = (centroid.state, centroid.centre);
+        let meta = Meta { state, spread };
+        Ok(Arc::new(Self { meta, centre }))
     }
 }
 
@@ -109,8 +118,8 @@ impl CentroidSet {
         let mut set = Self::empty(metric, dim);
         set.epoch = epoch;
         for (id, value) in records {
-            let centroid = Centroid::decode(value, set.code_dim)?;
-            set.delta.insert(id, Some(Arc::new(centroid)));
+            let changed = Changed::decode(metric, value, set.code_dim)?;
+            set.delta.insert(id, Some(changed));
         }
         set.rebase();
         Ok(set)
@@ -128,10 +137,8 @@ impl CentroidSet {
         let mut next = self.clone();
         next.epoch = epoch;
         for (id, value) in changes {
-            let centroid = value
-                .map(|value| Centroid::decode(value, self.code_dim))
-                .transpose()?;
-            next.delta.insert(id, centroid.map(Arc::new));
+            let changed = value.map(|value| Changed::decode(self.metric, value, self.code_dim));
+            next.delta.insert(id, changed.transpose()?);
         }
         if next.delta.len() > DELTA_MAX {
             next.rebase();
@@ -145,16 +152,13 @@ impl CentroidSet {
         self.epoch
     }
 
-    /// Number of postings with a centre. O(changes since the base).
+    /// Number of postings with a centre. O(changes since the base x log postings).
     #[must_use]
     pub fn len(&self) -> usize {
-        let base = self
-            .base
-            .ids
-            .iter()
-            .filter(|id| !self.delta.contains_key(id))
-            .count();
-        base + self.delta.values().flatten().count()
+        let base = &self.base.ids;
+        let known = |id: &&PostingId| base.binary_search(id).is_ok();
+        let changed = self.delta.keys().filter(known).count();
+        base.len() - changed + self.delta.values().flatten().count()
     }
 
     /// Writes the numbers of receiving, ready and draining postings into a reading of counters.
@@ -165,8 +169,8 @@ impl CentroidSet {
         for (_, meta) in base.filter(|(id, _)| !self.delta.contains_key(id)) {
             stats.count(meta.state);
         }
-        for centroid in self.delta.values().flatten() {
-            stats.count(centroid.state);
+        for changed in self.delta.values().flatten() {
+            stats.count(changed.meta.state);
         }
     }
 
@@ -183,7 +187,7 @@ impl CentroidSet {
             return true;
         }
         let state = match self.delta.get(&id) {
-            Some(changed) => changed.as_ref().map(|centroid| centroid.state),
+            Some(changed) => changed.as_ref().map(|changed| changed.meta.state),
             None => {
                 let at = self.base.ids.binary_search(&id).ok();
                 at.map(|at| self.base.metas[at].state)
@@ -198,7 +202,7 @@ impl CentroidSet {
             return Some(vec![0.0; self.code_dim]);
         }
         match self.delta.get(&id) {
-            Some(changed) => changed.as_ref().map(|centroid| centroid.centre.clone()),
+            Some(changed) => changed.as_ref().map(|changed| changed.centre.clone()),
             None => {
                 let at = self.base.ids.binary_search(&id).ok()?;
                 Some(self.base.centre(at, self.code_dim))
@@ -225,9 +229,8 @@ impl CentroidSet {
         }
         for (id, changed) in std::mem::take(&mut self.delta) {
             match changed {
-                Some(centroid) => {
-                    let meta = Meta::of(self.metric, &centroid);
-                    all.insert(id, (meta, centroid.centre.clone()));
+                Some(changed) => {
+                    all.insert(id, (changed.meta, changed.centre.clone()));
                 }
                 None => {
                     all.remove(&id);
@@ -296,14 +299,15 @@ impl CentroidSet {
         };
         room.keys.clear();
         room.ready.clear();
+        room.changed.clear();
         room.cells.clear();
         self.cells(query, rank, &mut room.cells);
         for (&id, changed) in &self.delta {
-            if let Some(centroid) = changed {
-                let centred = query.centred(&centroid.centre);
-                let Meta { state, spread } = Meta::of(self.metric, centroid);
+            if let Some(changed) = changed {
+                let centred = query.centred(&changed.centre);
+                let Meta { state, spread } = changed.meta;
                 let key = rank.key(self.metric, centred.add, spread);
-                room.ready.push(Probe {
+                room.changed.push(Probe {
                     id,
                     state,
                     centred,
@@ -311,6 +315,7 @@ impl CentroidSet {
                 });
             }
         }
+        room.changed.sort_unstable_by(nearest_last);
         Order {
             set: self,
             query,
@@ -365,6 +370,11 @@ impl CentroidSet {
         }
         cell.members.len()
     }
+}
+
+/// The order in which probes wait: the next one is the last.
+fn nearest_last(a: &Probe, b: &Probe) -> std::cmp::Ordering {
+    b.key.total_cmp(&a.key).then(b.id.cmp(&a.id))
 }
 
 /// How postings are ordered.
@@ -432,8 +442,10 @@ pub(crate) struct OrderRoom {
     /// Estimated key and position of each centre of the base that was not compared yet. Nothing is
     /// in order but what a selection has put last.
     keys: Vec<u64>,
-    /// Compared exactly; the last to come first.
+    /// Those of the base that were compared exactly; the last to come first.
     ready: Vec<Probe>,
+    /// Those of the list of changes, likewise.
+    changed: Vec<Probe>,
     /// Cells that were not opened yet, the nearest last.
     cells: Vec<(f32, u32)>,
 }
@@ -455,18 +467,31 @@ impl Iterator for Order<'_> {
     type Item = Probe;
 
     fn next(&mut self) -> Option<Probe> {
-        // What is left of a batch goes into the next one: a changed centre that is far, or the
-        // far half of a batch, does not come before the estimates' next.
+        // What is left of a batch goes into the next one: the far half of it does not come before
+        // the estimates' next.
         let more = !self.room.keys.is_empty() || !self.room.cells.is_empty();
         let few = self.room.ready.len() <= RERANK / 2 && more;
         if few || self.compared.is_none() {
             self.refill();
         }
-        self.room.ready.pop()
+        match (self.room.ready.last(), self.room.changed.last()) {
+            (Some(ready), Some(changed)) if nearest_last(changed, ready).is_gt() => {
+                self.room.changed.pop()
+            }
+            (Some(_), _) => self.room.ready.pop(),
+            (None, _) => self.room.changed.pop(),
+        }
     }
 }
 
 impl Order<'_> {
+    /// The posting that most likely comes next.
+    pub(crate) fn coming(&self) -> Option<PostingId> {
+        let last = [self.room.ready.last(), self.room.changed.last()];
+        let next = last.into_iter().flatten().max_by(|a, b| nearest_last(a, b));
+        next.map(|probe| probe.id)
+    }
+
     /// The room, for the next order.
     pub(crate) fn into_room(self) -> OrderRoom {
         self.room
@@ -507,7 +532,7 @@ impl Order<'_> {
                 key,
             });
         }
-        ready.sort_unstable_by(|a, b| b.key.total_cmp(&a.key).then(b.id.cmp(&a.id)));
+        ready.sort_unstable_by(nearest_last);
     }
 }
 

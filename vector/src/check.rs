@@ -253,23 +253,26 @@ impl<S: RecordStore> Check<'_, S> {
                     wrong.push(format!("{key:?} of a posting that is not there"));
                 }
                 Key::Block(id, number) => {
-                    sizes.insert((id, number), Block::decode(value, dim)?.used());
+                    let block = Block::decode(value, dim)?;
+                    sizes.insert((id, number), (block.used(), block.seal()));
                     if !known(id) {
                         wrong.push(format!("{key:?} of a posting that is not there"));
                     }
                 }
                 Key::Columns(id, number) => {
                     let columns = Columns::decode(value)?;
-                    if sizes.get(&(id, number)) != Some(&columns.used()) {
-                        wrong.push(format!("{key:?} of another number of slots than its block"));
+                    if sizes.get(&(id, number)) != Some(&(columns.used(), columns.seal())) {
+                        wrong.push(format!("{key:?} of other slots than its block"));
                     }
                 }
                 Key::Extra(id, group) => {
                     let extra = Extra::decode(value, dim)?;
-                    let used = sizes.get(&(id, group / 4)).copied().unwrap_or(0);
+                    let (used, seal) = sizes.get(&(id, group / 4)).copied().unwrap_or((0, 0));
                     let here = used.saturating_sub(8 * (group as usize % 4)).min(8);
-                    if extra.used() != here {
-                        wrong.push(format!("{key:?}: {} slots, expected {here}", extra.used()));
+                    let (found, other) = (extra.used(), extra.seal());
+                    if (found, other) != (here, seal) {
+                        let wanted = format!("{here} slots of seal {seal}");
+                        wrong.push(format!("{key:?}: {found} of {other}, expected {wanted}"));
                     }
                 }
                 _ => {}

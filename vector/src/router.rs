@@ -158,7 +158,7 @@ impl Cell {
         let mut blocks = Vec::new();
         let mut square = 0.0;
         for some in members.chunks(crate::limits::BLOCK_SLOTS) {
-            let mut block = BlockBuilder::new(rows.dim);
+            let mut block = BlockBuilder::new(rows.dim, 0);
             for &member in some {
                 let row = rows.row(member);
                 square += crate::wide::l2_squared(row, &centre);

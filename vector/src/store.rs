@@ -72,15 +72,27 @@ pub trait PostingStore {
     fn snapshot(&self) -> u64;
 
     /// Visits head, blocks, filter columns, tail entries and marks of a posting in the order of
-    /// their keys, from [`Key::Head`] up to that of the next id, all of one generation. A posting
+    /// their keys, from [`Key::Head`] up to that of the next id. A system transaction that changes
+    /// it meanwhile may show in what comes first and not in what comes last, never the other way
+    /// round: what moves inside a posting moves to a lesser key, so nothing is missed. A posting
     /// that is gone has no head and no visit.
     ///
     /// # Errors
     /// What the host could not read, or what `visit` returned.
     fn posting(&self, id: PostingId, visit: &mut VisitRecord<'_>) -> Result<(), Self::Error>;
 
+    /// A posting is visited soon: a host whose memory is far may have it on its way.
+    fn expect(&self, id: PostingId) {
+        let _ = id;
+    }
+
+    /// As [`PostingStore::expect`], for extra bits.
+    fn expect_extra(&self, id: PostingId, group: u32) {
+        let _ = (id, group);
+    }
+
     /// Visits the extra bits of a group of slots, [`Key::Extra`], if there are some. They lie apart
-    /// from the posting: after them [`PostingStore::stands`] says whether they belong to it.
+    /// from the posting and may be newer or older than what was visited of it.
     ///
     /// # Errors
     /// As [`PostingStore::posting`].
@@ -90,16 +102,6 @@ pub trait PostingStore {
         group: u32,
         visit: &mut VisitRecord<'_>,
     ) -> Result<(), Self::Error>;
-
-    /// Whether the posting, the one that was visited last, is still of the generation that was
-    /// visited. A store that nobody changes while it is read need not look.
-    ///
-    /// # Errors
-    /// As [`PostingStore::posting`].
-    fn stands(&self, id: PostingId) -> Result<bool, Self::Error> {
-        let _ = id;
-        Ok(true)
-    }
 
     /// Visits the locator of a row, if it has one.
     ///

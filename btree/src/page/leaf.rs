@@ -73,6 +73,19 @@ pub(crate) fn find<T: Tails>(
     search(view, key, entry_key, tails)
 }
 
+/// Whether row `i` has this short key, which the page's fences enclose.
+#[inline]
+pub(crate) fn has_at(view: PageView<'_>, i: usize, key: &[u8]) -> bool {
+    let counts = counts(view);
+    if i >= counts.n {
+        return false;
+    }
+    let slot = Slot::read(view, i);
+    let EntryKey { off, long } = entry_key(view, slot.off);
+    let suffix = key.get(counts.prefix_len..);
+    !long && suffix.is_some_and(|suffix| view.compare(off, slot.klen, suffix).is_eq())
+}
+
 /// The parts of row `i`.
 #[inline]
 pub(crate) fn row(view: PageView<'_>, i: usize) -> RowSpan {

@@ -14,6 +14,8 @@
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::pool::frame::expect;
+
 /// A page that may change while it is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct PageView<'a> {
@@ -112,6 +114,34 @@ impl<'a> PageView<'a> {
         true
     }
 
+    /// Has the two cache lines from `off` on on their way from memory.
+    #[inline]
+    pub(crate) fn expect(&self, off: usize) {
+        let from = self.words.get(off / 8..).unwrap_or(&[]);
+        expect(&from[..from.len().min(16)]);
+    }
+
+    /// The words in which the bytes `off..off + len` lie; the first of these is byte `off % 8` of
+    /// them. None if they do not lie inside the page.
+    #[inline]
+    pub(crate) fn enclosing(&self, off: usize, len: usize) -> Option<&'a [AtomicU64]> {
+        if off > self.size() || len > self.size() - off {
+            return None;
+        }
+        self.words.get(off / 8..(off + len).div_ceil(8))
+    }
+
+    /// Copies the bytes from `off` on to `out`: a few, at any alignment.
+    #[inline]
+    pub(crate) fn copy_few(&self, off: usize, out: &mut [u8]) {
+        let mut at = off;
+        for chunk in out.chunks_mut(8) {
+            let len = chunk.len();
+            chunk.copy_from_slice(&self.u64_at(at).to_le_bytes()[..len]);
+            at += 8;
+        }
+    }
+
     /// Compares the bytes `off..off + len` with `key`, as byte strings.
     #[inline]
     #[must_use]
@@ -143,7 +173,7 @@ impl<'a> PageView<'a> {
         out.resize(self.size(), 0);
         // The two halves side by side: a miss of the one is waited for during that of the other.
         let (lines, _) = self.words.as_chunks::<8>();
-        let (copies, _) = out.as_chunks_mut::<64>();
+        let (copies, _) = out.as_chunks_mut::<8>().0.as_chunks_mut::<8>();
         let half = lines.len() / 2;
         let (front, back) = lines.split_at(half);
         let (front_copy, back_copy) = copies.split_at_mut(half);
@@ -160,10 +190,23 @@ impl<'a> PageView<'a> {
     }
 }
 
+/// Copies whole words, as far as `out` has room for them.
+pub(crate) fn copy_words(words: &[AtomicU64], out: &mut [u8]) {
+    let (chunks, _) = out.as_chunks_mut::<8>();
+    let (lines, words) = words.as_chunks::<8>();
+    let (copies, rest) = chunks.as_chunks_mut::<8>();
+    for (line, copy) in lines.iter().zip(copies) {
+        copy_line(line, copy);
+    }
+    for (word, bytes) in words.iter().zip(rest) {
+        *bytes = word.load(Relaxed).to_le_bytes();
+    }
+}
+
 /// Copies eight words: the compiler does not unroll a loop over atomics by itself.
 #[inline]
-fn copy_line(line: &[AtomicU64; 8], copy: &mut [u8; 64]) {
-    for (word, bytes) in line.iter().zip(copy.as_chunks_mut::<8>().0) {
+fn copy_line(line: &[AtomicU64; 8], copy: &mut [[u8; 8]; 8]) {
+    for (word, bytes) in line.iter().zip(copy) {
         *bytes = word.load(Relaxed).to_le_bytes();
     }
 }

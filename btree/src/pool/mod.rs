@@ -249,16 +249,30 @@ impl Pool {
     /// are on their way from memory while the caller goes on. Nothing is read from the disk.
     #[inline]
     pub(crate) fn expect(&self, id: PageId) {
-        let frame = self.translation.entry(id).and_then(|entry| {
-            // Whatever the word says, it is a place in the frames or refused.
-            let frame = FrameWord::unpack(entry.frame.load(Ordering::Relaxed))?;
-            self.frames.words(frame.frame, frame.class)
-        });
-        if let Some(words) = frame {
+        if let Some(words) = self.likely_words(id) {
             let (front, back) = words.split_at(words.len() / 2);
             frame::expect(front);
             frame::expect(back);
         }
+    }
+
+    /// As [`Pool::expect`], for a page in which a row is looked for: its header and the first of
+    /// its slots.
+    #[inline]
+    pub(crate) fn expect_front(&self, id: PageId) {
+        const WORDS: usize = 48;
+        if let Some(words) = self.likely_words(id) {
+            frame::expect(words.get(..WORDS).unwrap_or(words));
+        }
+    }
+
+    /// Where a page probably lies.
+    #[inline]
+    fn likely_words(&self, id: PageId) -> Option<&[AtomicU64]> {
+        let entry = self.translation.entry(id)?;
+        // Whatever the word says, it is a place in the frames or refused.
+        let frame = FrameWord::unpack(entry.frame.load(Ordering::Relaxed))?;
+        self.frames.words(frame.frame, frame.class)
     }
 
     /// Lets others run before a retry after `Latched`.

@@ -1,9 +1,9 @@
 //! The rows of a short range, copied out of their leaves: how a vector search reads a posting.
 //!
 //! A cursor copies whole leaves and remembers where it stands; a reader that wants the same few
-//! rows again and again needs less. It copies nothing else, and it remembers the leaf: a page that
-//! still is a leaf of the tree, whose fences enclose the range's start (T1), is the right one
-//! however it came to be known, so the way down is spared. A hint that is wrong costs a look.
+//! rows again and again needs less. It copies nothing else, and it remembers the leaves: a page
+//! that still is a leaf of the tree, whose fences enclose where the range goes on (T1), is the
+//! right one however it came to be known, so the way down is spared. A wrong hint costs a look.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::page::image::PageCopy;
 use crate::page::leaf;
 use crate::page::overflow::{OverflowRef, REF_LEN};
 use crate::page::slots::Slot;
-use crate::page::view::PageView;
+use crate::page::view::{PageView, copy_words};
 use crate::pool::{Opt, Stall};
 
 use super::chain::ChainTails;
@@ -25,17 +25,42 @@ use super::cursor::LeafRow;
 use super::search::{Target, row_flags};
 use super::{RowFlags, Tree};
 
-/// The leaf in which a range began when it was read last. May be stale; never believed unseen.
+/// Rows whose first bytes are on their way from memory while one is copied: where the next lies
+/// only its slot knows, so the processor does not see it coming.
+const AHEAD: usize = 4;
+
+/// A leaf in which a range lay when it was read last, and the slot where it began there. May be
+/// stale; never believed unseen.
 #[derive(Debug, Default)]
 pub struct LeafHint(AtomicU64);
+
+impl LeafHint {
+    /// Ids lie below [`PageId::LIMIT`]; a slot has what is above.
+    const SLOT_SHIFT: u32 = PageId::LIMIT.0.trailing_zeros();
+
+    fn get(&self) -> (PageId, usize) {
+        let word = self.0.load(Ordering::Relaxed);
+        let id = PageId(word & (PageId::LIMIT.0 - 1));
+        (id, (word >> Self::SLOT_SHIFT) as usize)
+    }
+
+    fn set(&self, id: PageId, slot: usize) {
+        let word = id.0 | (slot as u64) << Self::SLOT_SHIFT;
+        self.0.store(word, Ordering::Relaxed);
+    }
+}
 
 /// The rows of a range, in ascending order of keys. Reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct SpanRows {
+    /// Never shortened: what was written once need not be filled with zeros again.
     bytes: Vec<u8>,
+    used: usize,
     rows: Vec<Place>,
     /// Leaves that they were read from, each a state of its own.
     leaves: usize,
+    /// The first of them did not change until the last was read.
+    first_stood: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +77,12 @@ impl SpanRows {
         self.leaves
     }
 
+    /// True if the rows of the first leaf were still its rows when those of the last were read.
+    #[must_use]
+    pub fn first_stood(&self) -> bool {
+        self.first_stood
+    }
+
     /// The rows, ghosts included.
     pub fn iter(&self) -> impl Iterator<Item = LeafRow<'_>> {
         self.rows.iter().map(|place| LeafRow {
@@ -62,6 +93,41 @@ impl SpanRows {
     }
 }
 
+impl SpanRows {
+    /// The next so many bytes, whose content is undefined.
+    #[inline]
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used;
+        self.used += len;
+        if self.bytes.len() < self.used {
+            self.bytes.resize(self.used, 0);
+        }
+        &mut self.bytes[start..self.used]
+    }
+
+    /// Has bytes of overflow pages appended.
+    fn append(
+        &mut self,
+        read: impl FnOnce(&mut Vec<u8>) -> Result<(), Stall>,
+    ) -> Result<(), Stall> {
+        self.bytes.truncate(self.used);
+        read(&mut self.bytes)?;
+        self.used = self.bytes.len();
+        Ok(())
+    }
+}
+
+/// What is read of a tree.
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    /// Rows from this key on,
+    pub lower: &'a [u8],
+    /// up to, not including, this one,
+    pub upper: &'a [u8],
+    /// whose keys are wanted.
+    pub wanted: &'a dyn Fn(&[u8]) -> bool,
+}
+
 /// How far a range was read.
 enum Next {
     End,
@@ -70,37 +136,38 @@ enum Next {
 }
 
 impl Tree {
-    /// Replaces `out` with the rows from `lower` up to, not including, `upper`. `hint` belongs to
-    /// this range. O(height + rows), without the height where the hint holds.
+    /// Replaces `out` with the rows of `range`, leaf by leaf in ascending order. `hints` belong to
+    /// its bounds: one for each of the first leaves. O(leaves x height + rows), without the height
+    /// where a hint holds.
     ///
     /// # Errors
     /// As [`Tree::get`].
     pub fn read_span(
         &self,
-        lower: &[u8],
-        upper: &[u8],
-        hint: Option<&LeafHint>,
+        range: Span<'_>,
+        hints: &[LeafHint],
         out: &mut SpanRows,
     ) -> Result<(), StoreError> {
-        out.bytes.clear();
+        out.used = 0;
         out.rows.clear();
         out.leaves = 0;
+        let mut first: Option<Opt<'_>> = None;
         let mut next: Option<Vec<u8>> = None;
         loop {
-            let from = next.as_deref().unwrap_or(lower);
-            let before = (out.bytes.len(), out.rows.len());
-            let hint = hint.filter(|_| out.leaves == 0);
-            match self.span_of_leaf(from, upper, hint, out) {
-                Ok(Next::End) => {
+            let from = next.as_deref().unwrap_or(range.lower);
+            let before = (out.used, out.rows.len());
+            match self.span_of_leaf(from, range, hints.get(out.leaves), out) {
+                Ok((page, found)) => {
                     out.leaves += 1;
-                    return Ok(());
-                }
-                Ok(Next::At(key)) => {
-                    out.leaves += 1;
+                    let first = first.get_or_insert(page);
+                    let Next::At(key) = found else {
+                        out.first_stood = first.validate();
+                        return Ok(());
+                    };
                     next = Some(key);
                 }
                 Err(stall) => {
-                    out.bytes.truncate(before.0);
+                    out.used = before.0;
                     out.rows.truncate(before.1);
                     self.settle(stall)?;
                 }
@@ -108,68 +175,82 @@ impl Tree {
         }
     }
 
+    /// Has a leaf on its way from memory that is read soon. Nothing is read from the disk.
+    pub fn expect(&self, hint: &LeafHint) {
+        self.pool
+            .expect_front(PageId(hint.0.load(Ordering::Relaxed)));
+    }
+
     /// The rows of the leaf that covers `from`.
     fn span_of_leaf(
         &self,
         from: &[u8],
-        upper: &[u8],
+        range: Span<'_>,
         hint: Option<&LeafHint>,
         out: &mut SpanRows,
-    ) -> Result<Next, Stall> {
-        let page = match hint.and_then(|hint| self.hinted(hint, from)) {
+    ) -> Result<(Opt<'_>, Next), Stall> {
+        let hinted = hint.and_then(|hint| self.hinted(hint.get().0, from));
+        let page = match hinted {
             Some(page) => page,
-            None => {
-                let page = self.locate(Target::Key(from), 0)?.page;
-                if let Some(hint) = hint {
-                    hint.0.store(page.id().0, Ordering::Relaxed);
-                }
-                page
-            }
+            None => self.locate(Target::Key(from), 0)?.page,
         };
-        let view = PageView::new(page.words());
-        let tails = ChainTails(self);
-        let found = self.believe(&page, leaf::find(view, from, &tails))?;
-        let start = found.unwrap_or_else(|place| place);
-        let n = counts(view).n;
-        let fence = fence(view, OFF_UPPER);
-        let whole = match fence {
-            Some((.., true)) => Some(self.long_fence(&page)?),
-            _ => None,
-        };
-        let covers = match (fence, &whole) {
-            (None, _) => true,
-            (Some(_), Some(whole)) => **whole >= *upper,
-            (Some((off, len, _)), None) => view.compare(off, len, upper).is_ge(),
-        };
-        // A key outside the leaf's prefix lies behind all of its rows, and no search goes there.
-        let prefix_len = counts(view).prefix_len;
-        let prefix = self::fence(view, OFF_LOWER).map_or(0, |(off, ..)| off);
-        let shares = upper
-            .get(..prefix_len)
-            .is_some_and(|head| view.compare(prefix, prefix_len, head).is_eq());
-        let end = if covers && shares {
-            let found = self.believe(&page, leaf::find(view, upper, &tails))?;
-            found.unwrap_or_else(|place| place)
+        let start = self.start(&page, from, hint)?;
+        let next = if self.copy_rows(&page, start, range, out)? {
+            Next::End
         } else {
-            n
-        };
-        self.copy_rows(&page, start..end, out)?;
-        let next = match (fence, whole) {
-            (Some(_), Some(whole)) if !covers => Next::At(whole),
-            (Some((off, len, _)), None) if !covers => {
-                let mut key = Vec::with_capacity(len);
-                if !view.append_to(off, len, &mut key) {
-                    return Err(Stall::Latched);
-                }
-                Next::At(key)
-            }
-            _ => Next::End,
+            self.behind(&page, range.upper)?
         };
         if page.validate() {
-            Ok(next)
+            Ok((page, next))
         } else {
             Err(Stall::Latched)
         }
+    }
+
+    /// The slot of the first row that is not below `from`, which the leaf covers.
+    fn start(&self, page: &Opt<'_>, from: &[u8], hint: Option<&LeafHint>) -> Result<usize, Stall> {
+        let view = PageView::new(page.words());
+        if let Some((off, len, false)) = fence(view, OFF_LOWER)
+            && view.compare(off, len, from).is_eq()
+        {
+            if let Some(hint) = hint {
+                hint.set(page.id(), 0);
+            }
+            return Ok(0);
+        }
+        if let Some((id, slot)) = hint.map(LeafHint::get)
+            && id == page.id()
+            && leaf::has_at(view, slot, from)
+        {
+            return Ok(slot);
+        }
+        let found = self.believe(page, leaf::find(view, from, &ChainTails(self)))?;
+        let slot = found.unwrap_or_else(|place| place);
+        if let Some(hint) = hint {
+            hint.set(page.id(), slot);
+        }
+        Ok(slot)
+    }
+
+    /// Where a range goes on whose rows reach to the end of a leaf.
+    fn behind(&self, page: &Opt<'_>, upper: &[u8]) -> Result<Next, Stall> {
+        let view = PageView::new(page.words());
+        let Some((off, len, long)) = fence(view, OFF_UPPER) else {
+            return Ok(Next::End);
+        };
+        let mut key = Vec::new();
+        if long {
+            key = self.long_fence(page)?;
+        } else if view.compare(off, len, upper).is_ge() {
+            return Ok(Next::End);
+        } else if !view.append_to(off, len, &mut key) {
+            return Err(Stall::Latched);
+        }
+        Ok(if *key < *upper {
+            Next::At(key)
+        } else {
+            Next::End
+        })
     }
 
     /// The upper fence of a leaf, with its tail.
@@ -183,8 +264,7 @@ impl Tree {
     }
 
     /// The page of a hint, if it is a leaf of this tree that covers `from`.
-    fn hinted(&self, hint: &LeafHint, from: &[u8]) -> Option<Opt<'_>> {
-        let id = PageId(hint.0.load(Ordering::Relaxed));
+    fn hinted(&self, id: PageId, from: &[u8]) -> Option<Opt<'_>> {
         if id == PageId::NONE {
             return None;
         }
@@ -202,47 +282,74 @@ impl Tree {
         (mine && above && below && page.validate()).then_some(page)
     }
 
-    /// Copies the rows at `places`.
+    /// Copies the rows from `start` on. True if one was met that lies behind the range.
     fn copy_rows(
         &self,
         page: &Opt<'_>,
-        places: Range<usize>,
+        start: usize,
+        range: Span<'_>,
         out: &mut SpanRows,
-    ) -> Result<(), Stall> {
+    ) -> Result<bool, Stall> {
         let view = PageView::new(page.words());
         let prefix_len = counts(view).prefix_len;
         let prefix = fence(view, OFF_LOWER).map_or(0, |(off, ..)| off);
-        for place in places {
+        let n = counts(view).n;
+        let ahead = |place: usize| {
+            if place < n {
+                view.expect(Slot::read(view, place).off);
+            }
+        };
+        (start..start + AHEAD).for_each(ahead);
+        for place in start..n {
+            ahead(place + AHEAD);
             let slot = Slot::read(view, place);
             let row = leaf::row(view, place);
-            let start = out.bytes.len();
+            let start = out.used;
             let reference = if row.tail.is_some() { REF_LEN } else { 0 };
             // The page may be changing: then anything may stand here, and nothing is believed.
             let suffix = row.value_off.checked_sub(reference + slot.klen);
-            let mut whole = view.append_to(prefix, prefix_len, &mut out.bytes)
-                && suffix.is_some_and(|at| view.append_to(at, slot.klen, &mut out.bytes));
+            let whole = prefix_len + slot.klen <= view.size() && suffix.is_some();
+            if let Some(suffix) = suffix.filter(|_| whole) {
+                let (head, tail) = out.room(prefix_len + slot.klen).split_at_mut(prefix_len);
+                view.copy_few(prefix, head);
+                view.copy_few(suffix, tail);
+            }
             if let Some(tail) = row.tail {
-                self.long_part(page, tail, &mut out.bytes)?;
+                out.append(|bytes| self.long_part(page, tail, bytes))?;
             }
-            let middle = out.bytes.len();
-            if let Some(chain) = row.overflow(view) {
-                self.long_part(page, chain, &mut out.bytes)?;
+            let middle = out.used;
+            let key = &out.bytes[start..middle];
+            if whole && *key >= *range.upper {
+                out.used = start;
+                return Ok(true);
+            }
+            if whole && !(range.wanted)(key) {
+                out.used = start;
+                continue;
+            }
+            let value = if let Some(chain) = row.overflow(view) {
+                out.append(|bytes| self.long_part(page, chain, bytes))?;
+                Some(middle..out.used)
             } else {
-                whole &= view.append_to(row.value_off, row.value_len, &mut out.bytes);
-            }
-            if !whole {
+                view.enclosing(row.value_off, row.value_len).map(|words| {
+                    copy_words(words, out.room(8 * words.len()));
+                    let at = middle + row.value_off % 8;
+                    at..at + row.value_len
+                })
+            };
+            let Some(value) = value.filter(|_| whole) else {
                 return Err(match page.validate() {
                     true => self.bad_page(page.id(), "rows inside the page", &row),
                     false => Stall::Latched,
                 });
-            }
+            };
             out.rows.push(Place {
                 key: start..middle,
-                value: middle..out.bytes.len(),
+                value,
                 flags: row_flags(row.flags),
             });
         }
-        Ok(())
+        Ok(false)
     }
 }
 

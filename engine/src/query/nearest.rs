@@ -217,6 +217,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         let filter = self.filter.as_ref().map(|filter| filter as &dyn RowFilter);
         let mut view = View::new(core, table, hosted, state.pin.ts());
         (view.own, view.filter) = (state.own.as_deref(), filter);
+        view.bare = filter.is_none();
         let params = self.params(hosted)?;
         let found = in_scratch(|scratch| {
             let index = &hosted.index;

@@ -19,15 +19,22 @@ use super::stats::MaintenanceStats;
 /// A fold is due at this many tail entries.
 pub(crate) const TAIL_MAX: i64 = 32;
 
+/// At rest, one of so many is sealed too: an entry of a tail costs a search three times as much as
+/// one in a block.
+pub(crate) const TAIL_REST: i64 = 8;
+
 /// Splits by moves of splits, and so on: deeper ones wait for everything else.
 pub(crate) const DEPTH_MAX: u16 = 4;
 
 /// Live entries below which a mean says nothing.
 pub(crate) const DRIFT_LIVE: i64 = 16;
 
-/// When there is nothing else to do, means are compared with centres so often (rounds of k-means,
-/// in effect) after the last commit that touched the posting.
-const POLISH: u8 = 2;
+/// When there is nothing else to do, entries are compared with all centres and means with theirs so
+/// often (rounds of k-means, in effect) in a posting that is new or has changed.
+const POLISH: u8 = 3;
+
+/// A posting has changed for that when commits gave or took one in so many of its entries.
+const POLISHED: i64 = 16;
 
 /// The mean of a posting is compared with its centre when one in so many entries came or went.
 const CHANGED: i64 = 4;
@@ -40,6 +47,8 @@ pub(crate) enum Work {
     Split,
     Fold,
     Merge,
+    /// At rest: entries are compared with all centres, then the mean with its own.
+    Sweep,
     /// A posting whose mean has moved gets a new centre.
     Recentre,
     Reassign,
@@ -61,6 +70,8 @@ pub(crate) struct Load {
     pub(crate) changed: i64,
     /// How often its mean is yet compared with its centre when there is nothing else to do.
     pub(crate) polish: u8,
+    /// Entries that commits gave or took since that was last due.
+    unpolished: i64,
     /// When a commit last changed it, by the board's clock.
     touched: u64,
     /// Made by a split: until then it is merged only where there is room.
@@ -81,6 +92,7 @@ impl Load {
             depth: 0,
             changed: 0,
             polish: POLISH,
+            unpolished: 0,
             touched: 0,
             held_until: 0,
             tidied: false,
@@ -164,7 +176,10 @@ impl Board {
             load.changed += change[0].abs();
             load.touched = clock;
             load.tidied = false;
-            load.polish = POLISH;
+            load.unpolished += change[0].abs();
+            if POLISHED * load.unpolished >= load.live {
+                (load.polish, load.unpolished) = (POLISH, 0);
+            }
             self.consider(delta.posting);
         }
     }
@@ -259,9 +274,9 @@ impl Board {
         }
     }
 
-    /// Finds work for a time when there is nothing else to do: postings with few marked entries,
-    /// which searches look at too, and means that are near their centres but not on them. True if
-    /// there is some.
+    /// Finds work for a time when there is nothing else to do: postings with few marked entries or
+    /// with a tail, which searches look at too, and means that are near their centres but not on
+    /// them. True if there is some.
     pub(crate) fn tidy(&mut self) -> bool {
         let mut found = Vec::new();
         for (&id, load) in &mut self.loads {
@@ -272,9 +287,11 @@ impl Board {
             if some && load.drop_at == 0 && !load.tidied {
                 load.tidied = true;
                 found.push((Work::Fold, load.dead, id));
-            } else if load.polish > 0 && load.live >= DRIFT_LIVE {
+            } else if load.tail >= TAIL_REST {
+                found.push((Work::Fold, load.tail, id));
+            } else if load.polish > 0 && load.live > 0 {
                 load.polish -= 1;
-                found.push((Work::Recentre, load.live, id));
+                found.push((Work::Sweep, load.live, id));
             }
         }
         for &(work, weight, id) in &found {
@@ -326,6 +343,19 @@ impl Board {
         Some((work, id))
     }
 
+    /// A posting that was there before this maintainer: it has been polished, or is when commits
+    /// change it.
+    pub(crate) fn find(&mut self, id: PostingId, state: State) {
+        let polish = 0;
+        self.loads.insert(
+            id,
+            Load {
+                polish,
+                ..Load::new(state)
+            },
+        );
+    }
+
     /// A new posting.
     pub(crate) fn add(&mut self, id: PostingId, state: State) {
         self.loads.insert(id, Load::new(state));
@@ -357,6 +387,13 @@ impl Board {
 
     pub(crate) fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Folds that it would take to seal what tails have beyond their bounds.
+    pub(crate) fn folds_behind(&self) -> usize {
+        let [_, _, tail] = self.sums;
+        let most = TAIL_MAX * self.loads.len() as i64;
+        ((tail - most).max(0) / TAIL_MAX) as usize
     }
 
     /// Splits that wait: above a few, reassigns look at fewer neighbours.

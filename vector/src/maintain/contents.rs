@@ -225,12 +225,13 @@ impl Contents {
     }
 
     /// Moves the tail into blocks and leaves out the entries of `dropped`, in rising order. Blocks
-    /// before the first that changes stay as they are. The marks of what is left out go too; the
-    /// head is the caller's.
+    /// before the first that changes stay as they are, others are of the new generation. The marks
+    /// of what is left out go too; the head is the caller's.
     pub(crate) fn repack<S: PostingStore>(
         &mut self,
         index: &VectorIndex,
         store: &S,
+        generation: u64,
         dropped: &[usize],
         writes: &mut Vec<Write>,
     ) -> Result<(), S::Error> {
@@ -243,7 +244,7 @@ impl Contents {
         self.read_extra(store, from)?;
         let start: usize = self.blocks[..from].iter().sum();
         let (id, mut number) = (self.id, from);
-        let mut block = BlockBuilder::new(self.dim);
+        let mut block = BlockBuilder::new(self.dim, generation);
         let mut used = Vec::new();
         let kept = (start..self.entries.len()).filter(|at| dropped.binary_search(at).is_err());
         let kept: Vec<usize> = kept.collect();
@@ -251,7 +252,7 @@ impl Contents {
             let entry = &self.entries[at];
             block.push(entry.row, entry.vver, &self.entry(at));
             if block.is_full() || place + 1 == kept.len() {
-                let full = std::mem::replace(&mut block, BlockBuilder::new(self.dim));
+                let full = std::mem::replace(&mut block, BlockBuilder::new(self.dim, generation));
                 used.push(if place + 1 == kept.len() {
                     kept.len() - BLOCK_SLOTS * used.len()
                 } else {

@@ -11,7 +11,7 @@
 //!   under that intent, does not list it as live; a row in use is left for the next fold.
 
 use super::Turn;
-use super::board::{Board, DRIFT_LIVE, TAIL_MAX};
+use super::board::{Board, DRIFT_LIVE, TAIL_MAX, TAIL_REST};
 use super::contents::Contents;
 use super::host::{MaintenanceHost, Publish};
 use super::txn::{SLICE, Txn, read_mark, read_meta};
@@ -60,7 +60,8 @@ pub(crate) fn step<H: MaintenanceHost>(
             0
         };
     }
-    let seals = id != PostingId::UNASSIGNED && contents.tail_len() as i64 >= TAIL_MAX;
+    let long = if board.quiet { TAIL_REST } else { TAIL_MAX };
+    let seals = id != PostingId::UNASSIGNED && contents.tail_len() as i64 >= long;
     if dropped.is_empty() && !seals {
         host.release();
         board.consider_blocked(id);
@@ -175,8 +176,8 @@ impl Contents {
             }
             return Ok(self.tail_len() - dropped.len());
         }
-        self.repack(index, store, dropped, writes)?;
         head.generation += 1;
+        self.repack(index, store, head.generation, dropped, writes)?;
         (head.live, head.dead, head.tail) = (0, 0, 0);
         for (at, entry) in self.entries.iter().enumerate() {
             if dropped.binary_search(&at).is_err() {

@@ -7,6 +7,7 @@
 //!   assign   rows that no posting has taken      split    too many entries: two postings
 //!   fold     tail into blocks, dead ones out     merge    too few: into those around
 //!   recentre the mean has moved: a new posting   reassign after a split: the neighbours' entries
+//!   sweep    at rest: entries to the nearest of all centres
 //! ```
 //!
 //! Pure and stepped: no thread, no clock, nothing waits. A step writes at most one transaction, and
@@ -28,9 +29,11 @@ mod fold;
 mod host;
 mod look;
 mod merge;
+mod moves;
 mod reassign;
 mod split;
 mod stats;
+mod sweep;
 mod txn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,6 +50,7 @@ use board::{Board, Work};
 use drain::Drain;
 use reassign::Reassign;
 use split::{Gather, Why};
+use sweep::Sweep;
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,7 @@ enum Task {
     Drain(Drain),
     Assign(Assign),
     Reassign(Reassign),
+    Sweep(Sweep),
     Fold(PostingId),
 }
 
@@ -169,6 +174,14 @@ impl Maintainer {
         queue + self.reassigns.len() + self.parked.len() + usize::from(self.active.is_some())
     }
 
+    /// How far it is behind commits, in jobs: those of [`Maintainer::backlog`], and for entries
+    /// that tails have beyond what they should as many folds as would seal them. A posting is in
+    /// the queue once, so with few postings the queue alone is short, however long they are. O(1).
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        self.backlog() + self.board.as_ref().map_or(0, Board::folds_behind)
+    }
+
     /// Does one slice: at most 64 rows and one system transaction, or a look at a few postings.
     ///
     /// # Errors
@@ -204,7 +217,7 @@ impl Maintainer {
         let (first, last) = (Key::Centroid(PostingId(0)), Key::Head(PostingId(0)));
         host.scan(first, Some(last), &mut |key, value| {
             if let Key::Centroid(id) = key {
-                board.add(id, Centroid::decode(value, dim)?.state);
+                board.find(id, Centroid::decode(value, dim)?.state);
             }
             Ok(())
         })?;
@@ -301,6 +314,7 @@ impl Maintainer {
                 None
             }
             Work::Merge => merge::begin(board, host, id)?.map(Task::Drain),
+            Work::Sweep => Sweep::new(board, host, id)?.map(Task::Sweep),
             Work::Reassign => self.reassigns.remove(&id).map(Task::Reassign),
         })
     }
@@ -317,6 +331,7 @@ impl Maintainer {
             Task::Drain(drain) => drain.step(board, host)?,
             Task::Assign(assign) => assign.step(board, host)?,
             Task::Reassign(reassign) => reassign.step(board, host)?,
+            Task::Sweep(sweep) => sweep.step(board, host)?,
             Task::Fold(id) => fold::step(board, host, *id)?,
         };
         match turn {

@@ -10,23 +10,18 @@
 //! what these cannot rule out costs a row. The row then decides: the nearest of the centres around
 //! takes it, if that is really nearer than its own.
 //!
-//! Invariants:
-//! * S5. A move writes new copy, locator and mark in one transaction; row and vver are untouched.
-//!   The mark names the next epoch: searches of this one may have read the new posting already.
-//! * P4. Moves end: each makes a copy strictly nearer to its centre, and centres never change.
-
-use std::collections::BTreeMap;
+//! Invariants: S5, P4 (`moves.rs`).
 
 use super::Turn;
 use super::board::Board;
-use super::contents::Contents;
 use super::host::{MaintenanceHost, Publish};
 use super::look::{Centre, Look, Misplaced};
-use super::split::{distance_squared, fetch};
-use super::txn::{SLICE, Txn, read_mark};
+use super::moves::move_batch;
+use super::split::distance_squared;
+use super::txn::{SLICE, Txn};
 use crate::centroid::CentroidSet;
 use crate::code::query::CodeQuery;
-use crate::record::{Job, Key, Mark, PostingId, RowId, State, Vver};
+use crate::record::{Job, Key, PostingId, State};
 use crate::store::Write;
 
 /// Postings around a split that are looked at; under backlog, and where a centre moved, fewer.
@@ -154,33 +149,9 @@ impl Reassign {
         let rest = self.found.len().saturating_sub(SLICE);
         let batch = self.found.split_off(rest);
         board.stats.undecided += batch.len() as u64;
-        let mut vectors: BTreeMap<(RowId, Vver), Vec<f32>> = BTreeMap::new();
-        let wanted: Vec<(RowId, Vver)> = batch.iter().map(|found| (found.1, found.2)).collect();
-        fetch(
-            host,
-            board.index.space(),
-            &wanted,
-            &mut |row, vver, vector| {
-                vectors.insert((row, vver), vector.to_vec());
-            },
-        )?;
-        let (mut txn, mut moved) = (Txn::default(), 0);
-        for (from, row, vver) in batch {
-            // A version that the row has no more is dead: nothing to move.
-            if let Some(vector) = vectors.get(&(row, vver)) {
-                moved +=
-                    u64::from(self.move_one(board, host, &mut txn, from, (row, vver), vector)?);
-            }
-        }
-        board.stats.moved += moved;
-        let gained = txn.gained();
-        txn.commit(board, host, Publish::Nothing)?;
-        for id in gained {
-            if let Some(load) = board.loads.get_mut(&id) {
-                load.depth = load.depth.max(self.job.depth + 1);
-            }
-            board.consider(id);
-        }
+        let ideal =
+            |board: &Board, set: &CentroidSet, vector: &[f32]| self.ideal(board, set, vector);
+        move_batch(board, host, batch, self.job.depth + 1, &ideal)?;
         Ok(Turn::More)
     }
 
@@ -200,86 +171,4 @@ impl Reassign {
         let nearest = far.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         nearest.map(|nearest| nearest.1).into_iter().collect()
     }
-
-    /// Moves a copy to where it is nearer; true if it did.
-    fn move_one<H: MaintenanceHost>(
-        &self,
-        board: &mut Board,
-        host: &mut H,
-        txn: &mut Txn,
-        from: PostingId,
-        (row, vver): (RowId, Vver),
-        vector: &[f32],
-    ) -> Result<bool, H::Error> {
-        let set = host.centroids();
-        let ideal = self.ideal(board, &set, vector);
-        if ideal.is_empty() || ideal.contains(&from) {
-            return Ok(false);
-        }
-        if !txn.take(host, row)? {
-            // Left where it is, which is no more than a little farther than it could be; the
-            // commit that uses it binds anew.
-            board.stats.skipped += 1;
-            return Ok(false);
-        }
-        let draining = |id| {
-            board
-                .loads
-                .get(&id)
-                .is_none_or(|load| load.state == State::Draining)
-        };
-        if !txn.lists(from, row, vver) || draining(from) {
-            return Ok(false);
-        }
-        let listed = txn
-            .locator(row)
-            .map_or(Vec::new(), |found| found.postings.clone());
-        let to = ideal.into_iter().find(|id| !listed.contains(id));
-        let far = |id: PostingId| {
-            set.centre(id)
-                .map(|centre| (distance_squared(vector, &centre), centre))
-        };
-        let Some((before, _)) = far(from) else {
-            return Ok(false);
-        };
-        match to.and_then(|to| Some((to, far(to)?))) {
-            Some((to, (after, centre))) => {
-                if after >= before {
-                    return Ok(false);
-                }
-                let columns = read_columns(board, host, from, row, vver)?;
-                txn.unlist(from, row);
-                let entry = || board.index.entry(vector, &centre, columns.as_deref());
-                txn.add_copy(host, to, row, vver, entry)?;
-            }
-            // All the nearest hold a copy: this one is a copy too many.
-            None if listed.len() > 1 => txn.unlist(from, row),
-            None => return Ok(false),
-        }
-        debug_assert!(read_mark(host, from, row, vver)?.is_none());
-        let mark = Mark::Moved(set.epoch() + 1).encode();
-        txn.writes
-            .push(Write::put(Key::Mark(from, row, vver), mark));
-        txn.count_on(row);
-        txn.change(from, [-1, 1, 0]);
-        Ok(true)
-    }
-}
-
-/// The filter columns of an entry.
-fn read_columns<H: MaintenanceHost>(
-    board: &Board,
-    host: &H,
-    id: PostingId,
-    row: RowId,
-    vver: Vver,
-) -> Result<Option<Vec<u8>>, H::Error> {
-    if !board.index.params().columns {
-        return Ok(None);
-    }
-    let contents = Contents::read(host, id, board.index.space().code_dim())?;
-    let columns = contents
-        .find(row, vver)
-        .and_then(|at| contents.entry(at).columns);
-    Ok(columns.map(<[u8]>::to_vec))
 }

@@ -22,7 +22,9 @@ pub struct MaintenanceStats {
     pub evaluated: u64,
     /// Of these, entries whose rows were read.
     pub undecided: u64,
-    /// Of these, entries that moved.
+    /// Entries that a sweep compared with all centres.
+    pub swept: u64,
+    /// Entries that moved after one or the other.
     pub moved: u64,
     /// Rows left for a later slice because somebody used them (S7).
     pub skipped: u64,

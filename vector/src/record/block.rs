@@ -2,6 +2,10 @@
 //!
 //! A sealed block is read where it lies: nothing is copied but the factors of the slots asked for.
 //! Extra bits lie in groups of 8 slots, so that a record stays within a quarter of a page.
+//!
+//! Extra bits and filter columns are records of their own, read at another moment than their block,
+//! and a fold may come between. Each carries the seal of its block: those of another seal say
+//! nothing about its slots (F4).
 
 use super::{Columns, Reader, RecordError, RowId, Vver};
 use crate::code::{Factors, digit, half::bf16_to};
@@ -11,13 +15,14 @@ use crate::limits::{BLOCK_SLOTS, COLUMNS_MAX, EXTRA_BITS, GROUP_BYTES, GROUP_SLO
 const GROUPS: u32 = (BLOCK_SLOTS / GROUP_SLOTS) as u32;
 
 /// Offsets of the arrays in a sealed block.
-const VVERS: usize = 4 + 8 * BLOCK_SLOTS;
+const ROWS: usize = 8;
+const VVERS: usize = ROWS + 8 * BLOCK_SLOTS;
 const ADDS: usize = VVERS + 4 * BLOCK_SLOTS;
 const IPS: usize = ADDS + 4 * BLOCK_SLOTS;
 const ERRS: usize = IPS + 2 * BLOCK_SLOTS;
 const CODES: usize = ERRS + 2 * BLOCK_SLOTS;
 
-const _: () = assert!(CODES == 644);
+const _: () = assert!(CODES == 648);
 
 /// Bytes of a sealed block.
 pub(super) const fn block_bytes(code_dim: usize) -> usize {
@@ -28,6 +33,7 @@ pub(super) const fn block_bytes(code_dim: usize) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block<'a> {
     used: usize,
+    seal: u32,
     bytes: &'a [u8],
 }
 
@@ -40,9 +46,15 @@ impl<'a> Block<'a> {
             return Err(from.wrong("slots", used as u64));
         }
         from.code_dim(code_dim)?;
-        from.take(CODES - 4 + code_dim / 4 * GROUP_BYTES)?;
+        let seal = from.u32()?;
+        from.take(CODES - ROWS + code_dim / 4 * GROUP_BYTES)?;
         from.end()?;
-        Ok(Self { used, bytes })
+        Ok(Self { used, seal, bytes })
+    }
+
+    /// What the records beside it carry too if they were written with it.
+    pub(crate) fn seal(&self) -> u32 {
+        self.seal
     }
 
     /// Slots that hold an entry: the first ones.
@@ -57,7 +69,7 @@ impl<'a> Block<'a> {
     }
 
     pub(crate) fn row(&self, slot: usize) -> RowId {
-        RowId(u64::from_le_bytes(self.at(4, slot)))
+        RowId(u64::from_le_bytes(self.at(ROWS, slot)))
     }
 
     pub(crate) fn vver(&self, slot: usize) -> Vver {
@@ -104,6 +116,7 @@ impl<'a> Block<'a> {
 #[derive(Debug)]
 pub(crate) struct BlockBuilder {
     code_dim: usize,
+    seal: u32,
     used: usize,
     block: Vec<u8>,
     /// Of the slots that have extra bits: groups of [`GROUP_SLOTS`].
@@ -117,12 +130,16 @@ pub(crate) struct BlockBuilder {
 pub(crate) type Sealed = (Vec<u8>, Vec<Vec<u8>>, Option<Vec<u8>>);
 
 impl BlockBuilder {
-    pub(crate) fn new(code_dim: usize) -> Self {
+    /// A block of a posting's generation: its low half is the seal.
+    pub(crate) fn new(code_dim: usize, generation: u64) -> Self {
+        let seal = generation as u32;
         let mut block = vec![0; block_bytes(code_dim)];
         block[0] = 1;
         block[2..4].copy_from_slice(&((code_dim / 64) as u16).to_le_bytes());
+        block[4..ROWS].copy_from_slice(&seal.to_le_bytes());
         Self {
             code_dim,
+            seal,
             used: 0,
             block,
             extra: Vec::new(),
@@ -147,7 +164,7 @@ impl BlockBuilder {
         let mut put = |start: usize, bytes: &[u8]| {
             self.block[start + bytes.len() * slot..][..bytes.len()].copy_from_slice(bytes);
         };
-        put(4, &row.0.to_le_bytes());
+        put(ROWS, &row.0.to_le_bytes());
         put(VVERS, &vver.0.to_le_bytes());
         put(ADDS, &factors[..4]);
         put(IPS, &factors[4..6]);
@@ -171,11 +188,12 @@ impl BlockBuilder {
             let planes = GROUP_SLOTS * EXTRA_BITS * self.code_dim / 8;
             let mut group = Vec::with_capacity(EXTRA_HEAD + planes);
             group.extend([1, 0, self.block[2], self.block[3]]);
+            group.extend(self.seal.to_le_bytes());
             group.resize(EXTRA_HEAD, 0);
             self.extra.push(group);
         }
         if let Some(group) = self.extra.last_mut() {
-            let at = 4 + Factors::BYTES * within;
+            let at = EXTRA_FACTORS + Factors::BYTES * within;
             group[at..at + Factors::BYTES].copy_from_slice(&factors.to_bytes());
             group.extend_from_slice(planes);
             group[1] = within as u8 + 1;
@@ -188,16 +206,20 @@ impl BlockBuilder {
         let whole = self.with_extra == self.used;
         let columns: Vec<Option<&[u8]>> = self.columns.iter().map(Option::as_deref).collect();
         let extra = if whole { self.extra } else { Vec::new() };
-        (self.block, extra, Columns::encode(&columns))
+        (self.block, extra, Columns::encode(&columns, self.seal))
     }
 }
 
 /// Bytes before the planes of a group: head and factors.
-const EXTRA_HEAD: usize = 4 + Factors::BYTES * GROUP_SLOTS;
+const EXTRA_HEAD: usize = EXTRA_FACTORS + Factors::BYTES * GROUP_SLOTS;
+
+/// Where the factors of a group begin.
+const EXTRA_FACTORS: usize = 8;
 
 /// The extra bits of a group of slots as they lie in their record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extra<'a> {
+    seal: u32,
     factors: &'a [u8],
     planes: &'a [u8],
     plane_bytes: usize,
@@ -212,15 +234,22 @@ impl<'a> Extra<'a> {
             return Err(from.wrong("slots", used as u64));
         }
         from.code_dim(code_dim)?;
-        let factors = from.take(EXTRA_HEAD - 4)?;
+        let seal = from.u32()?;
+        let factors = from.take(EXTRA_HEAD - EXTRA_FACTORS)?;
         let plane_bytes = EXTRA_BITS * code_dim / 8;
         let planes = from.take(used * plane_bytes)?;
         from.end()?;
         Ok(Self {
+            seal,
             factors,
             planes,
             plane_bytes,
         })
+    }
+
+    /// The seal of the block that it belongs to.
+    pub(crate) fn seal(&self) -> u32 {
+        self.seal
     }
 
     /// Slots that hold an entry.

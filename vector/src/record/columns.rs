@@ -15,21 +15,23 @@ const _: () = assert!(BLOCK_SLOTS * COLUMNS_MAX < UNKNOWN as usize);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Columns<'a> {
     used: usize,
+    seal: u32,
     ends: [u16; BLOCK_SLOTS],
     payloads: &'a [u8],
 }
 
 impl<'a> Columns<'a> {
-    /// The record of these slots; none if all are unknown.
+    /// The record of these slots, for the block with this seal; none if all are unknown.
     ///
     /// # Panics
     /// If there are more slots than a block has, or a payload is above its limit.
-    pub(crate) fn encode(slots: &[Option<&[u8]>]) -> Option<Vec<u8>> {
+    pub(crate) fn encode(slots: &[Option<&[u8]>], seal: u32) -> Option<Vec<u8>> {
         assert!(slots.len() <= BLOCK_SLOTS, "slots of one block");
         if slots.iter().all(Option::is_none) {
             return None;
         }
         let mut out = vec![1, slots.len() as u8, 0, 0];
+        out.extend(seal.to_le_bytes());
         let mut end = 0;
         for slot in slots {
             let bytes = slot.map_or(0, <[u8]>::len);
@@ -38,7 +40,7 @@ impl<'a> Columns<'a> {
             let unknown = if slot.is_none() { UNKNOWN } else { 0 };
             out.extend((end | unknown).to_le_bytes());
         }
-        out.resize(4 + 2 * BLOCK_SLOTS, 0);
+        out.resize(8 + 2 * BLOCK_SLOTS, 0);
         for bytes in slots.iter().flatten() {
             out.extend_from_slice(bytes);
         }
@@ -56,6 +58,7 @@ impl<'a> Columns<'a> {
         if reserved != 0 {
             return Err(from.wrong("reserved", u64::from(reserved)));
         }
+        let seal = from.u32()?;
         let (mut ends, mut start) = ([0; BLOCK_SLOTS], 0);
         for (slot, end) in ends.iter_mut().enumerate() {
             *end = from.u16()?;
@@ -79,6 +82,7 @@ impl<'a> Columns<'a> {
         }
         Ok(Self {
             used,
+            seal,
             ends,
             payloads,
         })
@@ -87,6 +91,11 @@ impl<'a> Columns<'a> {
     /// Slots of the block that hold an entry.
     pub(crate) fn used(&self) -> usize {
         self.used
+    }
+
+    /// The seal of the block that they belong to.
+    pub(crate) fn seal(&self) -> u32 {
+        self.seal
     }
 
     /// The payload of a slot; `None` if it is unknown or holds no entry.

@@ -5,7 +5,8 @@
 //!
 //! Invariants: F1 keys sort as their bytes, with what a scan of a posting reads side by side, its
 //! head first, and extra bits, which only a second stage reads, apart from them; F2
-//! `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare.
+//! `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare; F4 what lies
+//! beside a block carries its seal, which no two blocks of a posting with one number share.
 
 mod block;
 mod columns;
@@ -117,6 +118,12 @@ impl Key {
             None => vec![4],
         };
         (Self::Head(id).encode(), end)
+    }
+
+    /// Whether these are the bytes of a [`Key::Columns`].
+    #[must_use]
+    pub fn is_columns(bytes: &[u8]) -> bool {
+        matches!(bytes, [3, _, _, _, _, 1, ..])
     }
 
     /// The keys of all centroids, as [`Key::posting_range`].

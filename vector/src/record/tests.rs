@@ -86,7 +86,7 @@ proptest! {
 
     #[test]
     fn entries_return_from_a_block_and_from_a_tail((dim, extra, entries) in entries()) {
-        let mut builder = BlockBuilder::new(dim);
+        let mut builder = BlockBuilder::new(dim, 7 << 32 | 9);
         for (row, vver, factors, bytes, columns) in &entries {
             let entry = entry(dim, extra, *factors, bytes, columns.as_deref());
             let tail = entry.encode();
@@ -97,9 +97,9 @@ proptest! {
         let (block, more, columns) = builder.finish();
         let groups = if extra { entries.len().div_ceil(8) } else { 0 };
         prop_assert_eq!(more.len(), groups);
-        prop_assert!(more.iter().all(|group| group.len() <= 68 + 3 * dim));
+        prop_assert!(more.iter().all(|group| group.len() <= 72 + 3 * dim));
         let decoded = Block::decode(&block, dim).unwrap();
-        prop_assert_eq!(decoded.used(), entries.len());
+        prop_assert_eq!((decoded.used(), decoded.seal()), (entries.len(), 9));
         let columns = columns.as_deref().map(|value| Columns::decode(value).unwrap());
         for (slot, (row, vver, factors, bytes, given)) in entries.iter().enumerate() {
             prop_assert_eq!(decoded.row(slot), RowId(*row));
@@ -108,10 +108,12 @@ proptest! {
             let mut code = Vec::new();
             decoded.code(slot, &mut code);
             prop_assert_eq!(&code[..], &bytes[..dim / 8]);
+            prop_assert!(columns.is_none_or(|columns| columns.seal() == 9));
             let found = columns.and_then(|columns| columns.slot(slot));
             prop_assert_eq!(found, given.as_deref());
             if let Some(more) = more.get(slot / 8) {
                 let more = Extra::decode(more, dim).unwrap();
+                prop_assert_eq!(more.seal(), 9);
                 prop_assert_eq!(more.slot(slot), Some((*factors, &bytes[dim / 8..])));
             }
         }
@@ -186,10 +188,10 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_block_is_refused_or_read(at in 0_usize..644, to: u8) {
+    fn a_changed_block_is_refused_or_read(at in 0_usize..648, to: u8) {
         let code = [0x5a; 8];
         let factors = Factors { add: 1.0, ip: 1.0, err: 1.0 };
-        let mut builder = BlockBuilder::new(64);
+        let mut builder = BlockBuilder::new(64, 0);
         let entry = TailEntry { factors, code: &code, extra: None, columns: None };
         builder.push(RowId(1), Vver(2), &entry);
         let mut block = vec![0, 0];

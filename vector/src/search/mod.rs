@@ -2,9 +2,13 @@
 //!
 //! ```text
 //! centres in order (centroid.rs) -> stop.rs -> scan.rs: blocks and tails: 1-bit bound -> filter
-//!   columns (filter.rs) -> marks -> extra bits: tighter bound -> candidates by lower bound
-//!   -> rows.rs: rows of the snapshot, 16 at a time -> k nearest
+//!   columns (filter.rs) -> marks -> extra bits of the likely ones -> candidates by lower bound
+//!   -> rows.rs: 16 at a time: extra bits of the others -> rows of the snapshot -> k nearest
 //! ```
+//!
+//! Extra bits cost a look into another leaf. While postings are read, only an entry whose
+//! estimate is below the threshold gets that look, for it may lower the threshold; most others are
+//! told off by later postings, and what is left at the end has it then.
 //!
 //! While postings are read, the threshold is the k-th smallest *upper* bound of entries that the
 //! filter is known to accept: no row is read for it. If a row behind such a bound turns out to be
@@ -149,6 +153,10 @@ pub struct Scratch {
     fresh: Vec<Candidate>,
     /// Those that only their rows can tell about.
     unsure: Vec<Candidate>,
+    /// Those whose extra bits and rows are read together.
+    batch: Vec<Candidate>,
+    /// The postings that were read, by the rank of their candidates.
+    probes: Vec<Probe>,
     marks: Vec<(RowId, Vver, Mark)>,
     scanned: Scanned,
 }
@@ -157,6 +165,7 @@ impl Scratch {
     /// Forgets what the search before left.
     pub(crate) fn clear(&mut self) {
         self.candidates.clear();
+        self.probes.clear();
     }
 }
 
@@ -255,7 +264,7 @@ fn may_hit(lower: f32, threshold: f32) -> bool {
 
 enum Outcome {
     Done(Stop),
-    /// A posting lacks entries of the pinned epoch, or changed while it was read (S4).
+    /// A posting lacks entries of the pinned epoch (S4).
     Restart,
     /// The threshold was lower than the rows bear out (V2).
     TooTight,
@@ -281,6 +290,8 @@ struct Candidate {
 struct Place {
     block: u32,
     slot: u8,
+    /// That of the block: records beside it with another one tell of other entries.
+    seal: u32,
     product: f32,
 }
 
@@ -292,8 +303,6 @@ pub(crate) struct State {
     /// A row that is no hit: the one that a calibration took its query from.
     except: Option<RowId>,
     uppers: Uppers,
-    /// The least threshold that bounds of the first stage gave.
-    tightest: f32,
     nearest: TopK<RowId>,
     /// Rows that were measured as hits.
     measured: BTreeSet<RowId>,
@@ -310,7 +319,6 @@ impl State {
             eager: false,
             except,
             uppers: Uppers::new(k),
-            tightest: f32::INFINITY,
             nearest: TopK::new(k),
             measured: BTreeSet::new(),
             judged: 0,
@@ -378,17 +386,20 @@ impl<S: PostingStore> Search<'_, S> {
         let mut rule = StopRule::new(params, set.len(), rows, ratios);
         let mut order = set.probes(self.code, std::mem::take(&mut self.scratch.order));
         let mut stop = Stop::Complete;
-        for probe in &mut order {
-            let before = self.state.uppers.threshold();
+        while let Some(probe) = order.next() {
+            let before = self.threshold();
             if let Some(reason) = rule.before(probe.key, before.is_finite()) {
                 stop = reason;
                 break;
             }
             let scanned = self.state.found.scanned;
+            if let Some(next) = order.coming() {
+                self.store.expect(next);
+            }
             if !self.posting(probe, set)? {
                 return Ok(Outcome::Restart);
             }
-            let improved = self.state.uppers.threshold() < before;
+            let improved = self.threshold() < before;
             let weight = if self.filtered {
                 let entries = self.state.found.scanned - scanned;
                 idle_weight(entries, self.state.judged, self.state.admitted)
@@ -423,9 +434,10 @@ impl<S: PostingStore> Search<'_, S> {
         self.posting(unassigned, set)
     }
 
-    /// The score above which an entry is of no use.
+    /// The score above which an entry is of no use. Those whose upper bounds made it are among the
+    /// candidates: what is nearest lies below, or the check at the end finds out (V2).
     pub(crate) fn threshold(&self) -> f32 {
-        self.state.uppers.threshold()
+        self.exact_threshold().min(self.state.uppers.threshold())
     }
 
     /// Ends a search of every posting for a calibration: for each hit how many postings, without
@@ -447,7 +459,7 @@ impl<S: PostingStore> Search<'_, S> {
 
     /// Whether the rows bear out the thresholds that bounds gave (V2).
     fn borne_out(&self) -> bool {
-        let relied_on = self.state.tightest.min(self.state.uppers.threshold());
+        let relied_on = self.state.uppers.threshold();
         self.exact_threshold() <= relied_on || relied_on.is_infinite()
     }
 }

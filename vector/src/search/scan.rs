@@ -1,28 +1,34 @@
-//! Reading one posting: its entries by their bounds, then by filter, marks and extra bits.
+//! Reading one posting: its entries by their bounds, then by filter and marks.
 
 use super::{Candidate, Place, Search, may_hit};
 use crate::centroid::{CentroidSet, Probe};
 use crate::code::Factors;
-use crate::code::query::Estimate;
 use crate::filter::Admit;
 use crate::kernel::Bounding;
 use crate::record::{
-    Block, Columns, Extra, Head, Key, Mark, PostingId, RecordError, RowId, TailEntry, Vver,
+    Block, Columns, Head, Key, Mark, PostingId, RecordError, RowId, TailEntry, Vver,
 };
 use crate::store::{IndexError, PostingStore};
-use crate::topk::Uppers;
+
+/// Entries whose extra bits are read at once.
+const BUNCH: usize = 8;
+
+impl Candidate {
+    /// The estimate of its score.
+    fn middle(&self) -> f32 {
+        self.lower + (self.upper - self.lower) / 2.0
+    }
+}
 
 impl<S: PostingStore> Search<'_, S> {
-    /// Reads a posting. False if it lacks entries that the pinned epoch may need, or was folded
-    /// before its extra bits were read.
+    /// Reads a posting. False if it lacks entries that the pinned epoch may need.
     pub(crate) fn posting(&mut self, probe: Probe, set: &CentroidSet) -> Result<bool, S::Error> {
         self.scratch.fresh.clear();
         self.scratch.marks.clear();
+        self.scratch.probes.push(probe);
         let mut head = None;
         let store = self.store;
-        let with = self
-            .code
-            .bounding(probe.centred, self.state.uppers.threshold());
+        let with = self.code.bounding(probe.centred, self.threshold());
         store.posting(probe.id, &mut |key, value| {
             match key {
                 Key::Head(_) => head = Some(Head::decode(value)?),
@@ -58,12 +64,7 @@ impl<S: PostingStore> Search<'_, S> {
         }
         self.drop_gone(snapshot, set.epoch());
         self.sort_out()?;
-        let second_stage = self.state.found.second_stage;
-        self.refine(probe)?;
-        // A fold in between gives slots other entries: their bounds would be those of strangers.
-        if self.state.found.second_stage > second_stage && !store.stands(probe.id)? {
-            return Ok(false);
-        }
+        self.refine()?;
         self.keep()?;
         Ok(true)
     }
@@ -96,6 +97,7 @@ impl<S: PostingStore> Search<'_, S> {
                 place: Some(Place {
                     block,
                     slot,
+                    seal: entries.seal(),
                     product,
                 }),
                 asked: Admit::AskRow,
@@ -119,6 +121,9 @@ impl<S: PostingStore> Search<'_, S> {
                 Some(columns) => columns,
                 None => columns.insert(Columns::decode(value)?),
             };
+            if columns.seal() != place.seal {
+                continue;
+            }
             let columns = columns.slot(usize::from(place.slot));
             candidate.asked = self.store.admits(columns);
             self.state.found.asked += 1;
@@ -136,7 +141,7 @@ impl<S: PostingStore> Search<'_, S> {
         let entry = TailEntry::decode(value, self.index.space().code_dim())?;
         self.state.found.scanned += 1;
         let (product, mut estimate) = self.code.single(entry.code, entry.factors, probe.centred);
-        let threshold = self.state.uppers.threshold();
+        let threshold = self.threshold();
         if !may_hit(estimate.lower(), threshold) {
             return Ok(());
         }
@@ -218,77 +223,37 @@ impl<S: PostingStore> Search<'_, S> {
         Ok(())
     }
 
-    /// The second stage for what is left of a posting.
-    fn refine(&mut self, probe: Probe) -> Result<(), S::Error> {
-        if !self.index.has_extra() {
-            for candidate in &self.scratch.fresh {
-                self.state.uppers.push(candidate.upper, candidate.row);
-            }
-            return Ok(());
-        }
+    /// The second stage for entries that may lower the threshold, the likeliest first.
+    fn refine(&mut self) -> Result<(), S::Error> {
         let mut fresh = std::mem::take(&mut self.scratch.fresh);
-        if fresh.len() > self.k {
-            // Most of a first posting is told off by the first stage's own bounds.
-            let mut first = Uppers::new(self.k);
-            for candidate in &fresh {
-                first.push(candidate.upper, candidate.row);
+        let mut rest = &mut fresh[..];
+        if self.index.has_extra() {
+            rest.sort_unstable_by(|a, b| a.middle().total_cmp(&b.middle()));
+            loop {
+                let threshold = self.threshold();
+                let likely = |c: &&Candidate| c.middle() <= threshold;
+                let count = rest.iter().take(BUNCH).take_while(likely).count();
+                if count == 0 {
+                    break;
+                }
+                let (now, later) = rest.split_at_mut(count);
+                self.second_stage(now)?;
+                for candidate in now {
+                    self.state.uppers.push(candidate.upper, candidate.row);
+                }
+                rest = later;
             }
-            let limit = first.threshold();
-            self.state.tightest = self.state.tightest.min(limit);
-            fresh.retain(|candidate| may_hit(candidate.lower, limit));
         }
-        let group = |c: &Candidate| c.place.map(|p| Extra::group(p.block, usize::from(p.slot)));
-        for same in fresh.chunk_by_mut(|a, b| group(a) == group(b)) {
-            if let Some(number) = group(&same[0]) {
-                self.extra(probe, number, same)?;
-            }
-            for candidate in same {
-                self.state.uppers.push(candidate.upper, candidate.row);
-            }
+        for candidate in rest {
+            self.state.uppers.push(candidate.upper, candidate.row);
         }
         self.scratch.fresh = fresh;
         Ok(())
     }
 
-    /// The second stage for entries of one group of slots.
-    fn extra(
-        &mut self,
-        probe: Probe,
-        number: u32,
-        group: &mut [Candidate],
-    ) -> Result<(), S::Error> {
-        let threshold = self.state.uppers.threshold();
-        if group.iter().all(|c| c.lower > threshold) {
-            return Ok(());
-        }
-        let (code, dim) = (self.code, self.index.space().code_dim());
-        let mut looked = 0;
-        self.store.extra(probe.id, number, &mut |_, value| {
-            let extra = Extra::decode(value, dim)?;
-            for candidate in &mut *group {
-                let Some(place) = candidate.place else {
-                    continue;
-                };
-                if candidate.lower > threshold {
-                    continue;
-                }
-                if let Some((factors, planes)) = extra.slot(usize::from(place.slot)) {
-                    let product = place.product;
-                    let estimate: Estimate =
-                        code.extra(product, planes, factors, probe.centred, false);
-                    (candidate.lower, candidate.upper) = (estimate.lower(), estimate.upper());
-                    looked += 1;
-                }
-            }
-            Ok(())
-        })?;
-        self.state.found.second_stage += looked;
-        Ok(())
-    }
-
     /// Puts what may still be a hit to the candidates of all postings.
     fn keep(&mut self) -> Result<(), S::Error> {
-        let threshold = self.state.uppers.threshold();
+        let threshold = self.threshold();
         let scratch = &mut *self.scratch;
         let hopeful = scratch.fresh.iter().filter(|c| may_hit(c.lower, threshold));
         scratch.candidates.extend(hopeful);

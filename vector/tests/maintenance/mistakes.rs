@@ -329,6 +329,35 @@ fn mistake_7_after_splits_every_row_is_with_its_nearest_centre() {
     }
 }
 
+// Seen to fail with new centres at rest and no sweep before them.
+#[test]
+fn mistake_1_at_rest_rows_are_with_the_nearest_of_all_centres() {
+    for metric in [Metric::L2, Metric::Cosine] {
+        let mut world = World::empty(params(metric, 32, 40));
+        let mut stream = Stream(31);
+        for id in 0..1500 {
+            world.change(RowId(id), Some(stream.vector(32)));
+            world.step();
+        }
+        world.settle();
+        // As if a reassign had not come so far: most centres are not looked at.
+        for id in 1500..1700 {
+            let bound = world.bind_to(RowId(id), stream.vector(32), |id| id.0 % 5 == 0);
+            world.apply(bound);
+        }
+        let before = world.index.quality(&world.store, 1).unwrap();
+        world.settle();
+        world.verify();
+        let after = world.index.quality(&world.store, 1).unwrap();
+        let stats = world.maintainer.stats();
+        assert!(
+            before.far_violations > 100 && stats.swept > 1700,
+            "{before:?} {stats:?}"
+        );
+        assert!(after.far_violations < 5, "{metric}: {after:?}");
+    }
+}
+
 /// Live entries of every posting but the unassigned one, read from the records.
 fn sizes(store: &MemoryStore) -> Vec<usize> {
     let mut sizes = Vec::new();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use terrane_vector::{
     CentroidSet, Change, Delta, IndexParams, IndexState, Key, Maintainer, MaintenanceHost,
-    MemoryStore, Meta, PostingStore, Prepared, Progress, RowId, SearchParams, VectorIndex, Vver,
-    Write, check, nearest,
+    MemoryStore, Meta, PostingId, PostingStore, Prepared, Progress, RowId, SearchParams,
+    VectorIndex, Vver, Write, check, nearest,
 };
 
 /// A seeded stream of numbers around zero, about normal.
@@ -139,6 +139,32 @@ impl World {
         let locator = self.store.record(Key::Locator(row));
         let (vver, writes) = self.index.bind(&set, change, locator).unwrap();
         let epoch = set.epoch();
+        Bound {
+            row,
+            vector,
+            vver,
+            epoch,
+            writes,
+        }
+    }
+
+    /// As [`World::bind`], with only those postings in sight that `sees` takes.
+    pub(crate) fn bind_to(
+        &mut self,
+        row: RowId,
+        vector: Vec<f32>,
+        sees: impl Fn(PostingId) -> bool,
+    ) -> Bound {
+        let newest = self.store.centroids();
+        let hidden = (1..10_000).map(PostingId).filter(|id| !sees(*id));
+        let there = hidden.filter(|id| self.store.record(Key::Centroid(*id)).is_some());
+        let gone = there.map(|id| (id, None));
+        let set = newest.with(newest.epoch(), gone).unwrap();
+        let change = self.index.prepare(row, Some(&vector)).unwrap();
+        self.store.begin_commit(row);
+        let locator = self.store.record(Key::Locator(row));
+        let (vver, writes) = self.index.bind(&set, &change, locator).unwrap();
+        let (epoch, vector) = (newest.epoch(), Some(vector));
         Bound {
             row,
             vector,

@@ -1,4 +1,4 @@
-//! Where postings begin in their tree, so that a search need not go down from its root for each.
+//! Where postings lie in their tree, so that a search need not go down from its root for each.
 //!
 //! Ids of postings rise and are never used again, so hints lie in chunks that stay where they are;
 //! a posting beyond the last chunk is read without one.
@@ -9,14 +9,32 @@ use terrane_btree::LeafHint;
 use terrane_vector::PostingId;
 
 /// Hints of a chunk.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1024;
 /// Chunks at most: 16 million postings are a billion rows.
-const CHUNKS: usize = 4096;
+const CHUNKS: usize = 16_384;
+/// Groups of extra bits, in a row, that share a hint: about as many as a leaf holds.
+const GROUPS: u32 = 4;
 
-/// A hint for each posting.
+/// Hints of one posting; a cache line.
+#[derive(Debug, Default)]
+pub(super) struct PostingHints {
+    /// Its first leaves.
+    pub(super) leaves: [LeafHint; 3],
+    extra: [LeafHint; 5],
+}
+
+impl PostingHints {
+    /// The leaf of a group of extra bits.
+    pub(super) fn extra(&self, group: u32) -> &[LeafHint] {
+        let at = (group / GROUPS) as usize;
+        self.extra.get(at).map_or(&[], std::slice::from_ref)
+    }
+}
+
+/// Hints for each posting.
 #[derive(Debug)]
 pub(super) struct Hints {
-    chunks: Box<[OnceLock<Box<[LeafHint]>>]>,
+    chunks: Box<[OnceLock<Box<[PostingHints]>>]>,
 }
 
 impl Default for Hints {
@@ -28,11 +46,11 @@ impl Default for Hints {
 }
 
 impl Hints {
-    /// The hint of a posting.
-    pub(super) fn of(&self, id: PostingId) -> Option<&LeafHint> {
+    /// The hints of a posting.
+    pub(super) fn of(&self, id: PostingId) -> Option<&PostingHints> {
         let at = id.0 as usize;
         let chunk = self.chunks.get(at / CHUNK)?;
-        let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| LeafHint::default()).collect());
+        let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| PostingHints::default()).collect());
         chunk.get(at % CHUNK)
     }
 }

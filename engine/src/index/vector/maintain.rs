@@ -38,7 +38,7 @@ const CALIBRATION_GROWTH: u64 = 8;
 const CALIBRATED_K: usize = 10;
 
 /// Jobs that may wait before commits help, and the slices that one does at most.
-const BACKLOG_FINE: usize = 64;
+const BEHIND_FINE: usize = 64;
 const SLICES_MAX: usize = 4;
 
 /// Younger than every transaction of a user (V4).
@@ -63,8 +63,8 @@ pub(crate) fn relieve(core: &Arc<Core>, writes: &WriteSet) {
             continue;
         };
         for hosted in &table.indexes {
-            let backlog = hosted.backlog.load(Ordering::Relaxed);
-            for _ in 0..(backlog / BACKLOG_FINE).min(SLICES_MAX) {
+            let behind = hosted.behind.load(Ordering::Relaxed);
+            for _ in 0..(behind / BEHIND_FINE).min(SLICES_MAX) {
                 if slice(core, &table, hosted) != Due::Now {
                     break;
                 }
@@ -86,12 +86,16 @@ pub(crate) fn slice(core: &Arc<Core>, table: &VectorTable, hosted: &Hosted) -> D
     let mut host = Host::new(core, table, hosted);
     let progress = upkeep.step(&mut host);
     drop(host);
-    let backlog = upkeep.maintainer.backlog();
-    hosted.backlog.store(backlog, Ordering::Relaxed);
+    hosted
+        .behind
+        .store(upkeep.maintainer.behind(), Ordering::Relaxed);
     hosted.count(&upkeep.maintainer);
     *hosted.upkeep.lock() = Some(upkeep);
     // Without room, or with a page that cannot be read, the next round tries again.
-    progress.unwrap_or(Due::Later)
+    progress.unwrap_or_else(|_| {
+        hosted.failures.fetch_add(1, Ordering::Relaxed);
+        Due::Later
+    })
 }
 
 /// What is under way in an index.
@@ -231,10 +235,6 @@ impl PostingStore for Host<'_> {
 
     fn extra(&self, id: PostingId, group: u32, visit: &mut VisitRecord<'_>) -> Result<()> {
         self.view.extra(id, group, visit)
-    }
-
-    fn stands(&self, id: PostingId) -> Result<bool> {
-        self.view.stands(id)
     }
 
     fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<()> {

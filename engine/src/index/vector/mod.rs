@@ -61,8 +61,10 @@ pub(crate) struct Hosted {
     pub(crate) observed: Mutex<Vec<Delta>>,
     /// The queue of upkeep; None while somebody has it in hand.
     pub(crate) upkeep: Mutex<Option<Upkeep>>,
-    /// Jobs in the queue.
-    pub(crate) backlog: AtomicUsize,
+    /// Jobs by which upkeep is behind commits.
+    pub(crate) behind: AtomicUsize,
+    /// Slices of upkeep that ended with an error.
+    pub(crate) failures: AtomicU64,
     /// The newest commit that may have bound below an epoch, once all of those have their place.
     pub(crate) last_bound: Mutex<BTreeMap<u64, Ts>>,
     /// How long to search for what recall, fitted to the rows; None until there are enough.
@@ -249,7 +251,8 @@ impl Hosted {
             hints: Hints::default(),
             observed: Mutex::new(Vec::new()),
             upkeep: Mutex::new(Some(Upkeep::new(&index))),
-            backlog: AtomicUsize::new(0),
+            behind: AtomicUsize::new(0),
+            failures: AtomicU64::new(0),
             last_bound: Mutex::new(BTreeMap::new()),
             tuning: Mutex::new(tuning),
             changes: AtomicU64::new(0),
@@ -328,6 +331,7 @@ impl Hosted {
             partial: load(&self.searches.partial),
             epoch: set.epoch(),
             centroid_bytes: set.memory_bytes() as u64,
+            upkeep_failures: load(&self.failures),
             upkeep,
         }
     }

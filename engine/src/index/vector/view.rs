@@ -2,8 +2,9 @@
 //!
 //! Rows come through the read rule of every reader (leaf, then recent-writes index), records of
 //! the index straight from their tree: they are single versions (S3). A posting is read leaf by
-//! leaf; if it lies in more than one, its head is read once more at the end, and the posting again
-//! if its generation has changed meanwhile (S4).
+//! leaf; if it lies in more than one, the head must have stood until the last was read, or the
+//! posting is read again (S4). Commits install records by rising keys, leaf by leaf, so what a
+//! reader sees of a fold is then its first part or all of it, never its last part alone.
 //!
 //! A transaction's own rows are not in the index yet. They are left out here and measured one by
 //! one by who searches.
@@ -12,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use terrane_btree::{Direction, LeafRows, SpanRows};
+use terrane_btree::{Direction, LeafHint, LeafRows, Span, SpanRows};
 use terrane_vector::{
     Admit, CentroidSet, Key, PostingId, PostingStore, RecordStore, RowId, VisitRecord, VisitRow,
     Vver,
@@ -48,6 +49,8 @@ pub(crate) struct View<'a> {
     /// Rows that the reader itself has written.
     pub(crate) own: Option<&'a WriteSet>,
     pub(crate) filter: Option<&'a dyn RowFilter>,
+    /// Postings are read without their filter columns.
+    pub(crate) bare: bool,
     scratch: RefCell<Scratch>,
 }
 
@@ -55,6 +58,7 @@ pub(crate) struct View<'a> {
 #[derive(Default)]
 struct Scratch {
     posting: SpanRows,
+    extra: SpanRows,
     value: Vec<u8>,
     elements: Vec<f32>,
 }
@@ -74,6 +78,7 @@ impl<'a> View<'a> {
             at,
             own: None,
             filter: None,
+            bare: false,
             scratch: RefCell::default(),
         }
     }
@@ -151,18 +156,19 @@ impl<'a> View<'a> {
         Ok(!hidden || self.table.source.row_id(key, record)? == row)
     }
 
-    /// Reads the records of a posting, in one generation.
+    /// Reads the records of a posting.
     fn read_posting(&self, id: PostingId, out: &mut SpanRows) -> Result<()> {
         let (lower, upper) = Key::posting_range(id);
-        let (from, to) = (Bound::Included(&lower[..]), Bound::Excluded(&upper[..]));
-        self.core
-            .unapplied
-            .check_range(self.hosted.tree, from, to)?;
-        let tree = self.core.tree(self.hosted.tree)?;
-        let hint = self.hosted.hints.of(id);
+        let range = Span {
+            lower: &lower,
+            upper: &upper,
+            wanted: &|key| !self.bare || !Key::is_columns(key),
+        };
+        let hints = self.hosted.hints.of(id);
+        let hints = hints.map_or(&[][..], |hints| &hints.leaves);
         for _ in 0..REREADS_MAX {
-            tree.read_span(&lower, &upper, hint, out)?;
-            if out.leaves() <= 1 || self.head_stands(id, out)? {
+            self.span(range, hints, out)?;
+            if out.first_stood() || self.head_stands(id, out)? {
                 return Ok(());
             }
         }
@@ -172,6 +178,22 @@ impl<'a> View<'a> {
         )
         .with("table", &self.table.source.name)
         .with("posting", id.0))
+    }
+
+    /// Reads the records of a range.
+    fn span(&self, range: Span<'_>, hints: &[LeafHint], out: &mut SpanRows) -> Result<()> {
+        let (core, tree) = (self.core, self.hosted.tree);
+        let (from, to) = (Bound::Included(range.lower), Bound::Excluded(range.upper));
+        core.unapplied.check_range(tree, from, to)?;
+        Ok(core.tree(tree)?.read_span(range, hints, out)?)
+    }
+
+    fn show_rows(&self, rows: &SpanRows, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let rows = rows.iter().filter(|row| !row.flags.ghost);
+        for row in rows {
+            self.hosted.show(row.key, row.value, visit)?;
+        }
+        Ok(())
     }
 
     /// Whether the head of a posting is still the one that was read.
@@ -205,21 +227,43 @@ impl PostingStore for View<'_> {
     }
 
     fn posting(&self, id: PostingId, visit: &mut VisitRecord<'_>) -> Result<()> {
-        let mut posting = std::mem::take(&mut self.scratch.borrow_mut().posting);
-        self.read_posting(id, &mut posting)?;
-        for row in posting.iter().filter(|row| !row.flags.ghost) {
-            self.hosted.show(row.key, row.value, visit)?;
-        }
-        self.scratch.borrow_mut().posting = posting;
+        let mut rows = std::mem::take(&mut self.scratch.borrow_mut().posting);
+        self.read_posting(id, &mut rows)?;
+        self.show_rows(&rows, visit)?;
+        self.scratch.borrow_mut().posting = rows;
         Ok(())
     }
 
-    fn extra(&self, id: PostingId, group: u32, visit: &mut VisitRecord<'_>) -> Result<()> {
-        self.read(Key::Extra(id, group), visit)
+    fn expect(&self, id: PostingId) {
+        let (Some(hints), Ok(tree)) = (self.hosted.hints.of(id), self.core.tree(self.hosted.tree))
+        else {
+            return;
+        };
+        hints.leaves.iter().for_each(|hint| tree.expect(hint));
     }
 
-    fn stands(&self, id: PostingId) -> Result<bool> {
-        self.head_stands(id, &self.scratch.borrow().posting)
+    fn expect_extra(&self, id: PostingId, group: u32) {
+        if let (Some(hints), Ok(tree)) =
+            (self.hosted.hints.of(id), self.core.tree(self.hosted.tree))
+        {
+            hints.extra(group).iter().for_each(|hint| tree.expect(hint));
+        }
+    }
+
+    fn extra(&self, id: PostingId, group: u32, visit: &mut VisitRecord<'_>) -> Result<()> {
+        let lower = Key::Extra(id, group).encode();
+        let range = Span {
+            lower: &lower,
+            upper: &[&lower[..], &[0]].concat(),
+            wanted: &|_| true,
+        };
+        let hints = self.hosted.hints.of(id);
+        let hints = hints.map_or(&[][..], |hints| hints.extra(group));
+        let mut rows = std::mem::take(&mut self.scratch.borrow_mut().extra);
+        self.span(range, hints, &mut rows)?;
+        self.show_rows(&rows, visit)?;
+        self.scratch.borrow_mut().extra = rows;
+        Ok(())
     }
 
     fn locator(&self, row: RowId, visit: &mut VisitRecord<'_>) -> Result<()> {
