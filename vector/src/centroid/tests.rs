@@ -9,17 +9,21 @@ fn centroids(count: u32, dim: usize) -> Vec<(PostingId, Vec<u8>)> {
     let mut one = |id: u32| {
         let mut centre: Vec<f32> = (0..dim).map(|_| sequence.normal()).collect();
         narrow(&mut centre);
-        let children = [PostingId(0); 2];
-        let centroid = Centroid {
-            state: State::Ready,
-            epoch: 1,
-            radius: 0.0,
-            children,
-            centre,
-        };
-        (PostingId(id), centroid.encode())
+        record(id, centre)
     };
     (1..=count).map(&mut one).collect()
+}
+
+/// The record of a ready posting.
+fn record(id: u32, centre: Vec<f32>) -> (PostingId, Vec<u8>) {
+    let centroid = Centroid {
+        state: State::Ready,
+        epoch: 1,
+        radius: 0.0,
+        children: [PostingId(0); 2],
+        centre,
+    };
+    (PostingId(id), centroid.encode())
 }
 
 // Seen to fail with: a changed centre left in the base, the list of changes not compared.
@@ -77,15 +81,7 @@ fn grouped(count: u32) -> Vec<(PostingId, Vec<u8>)> {
         let group = &groups[sequence.below(groups.len())];
         let mut centre: Vec<f32> = group.iter().map(|x| x + sequence.normal()).collect();
         narrow(&mut centre);
-        let (state, children) = (State::Ready, [PostingId(0); 2]);
-        let centroid = Centroid {
-            state,
-            epoch: 1,
-            radius: 0.0,
-            children,
-            centre,
-        };
-        (PostingId(id), centroid.encode())
+        record(id, centre)
     };
     (1..=count).map(&mut one).collect()
 }

@@ -4,7 +4,6 @@
 use std::cmp::Ordering;
 
 use super::{Candidate, Search, may_hit};
-use crate::centroid::Probe;
 use crate::error::VectorError;
 use crate::record::{Extra, RowId, Vver};
 use crate::store::PostingStore;
@@ -71,10 +70,9 @@ impl<S: PostingStore> Search<'_, S> {
             Some((c.rank, Extra::group(place.block, usize::from(place.slot))))
         };
         batch.sort_unstable_by_key(group);
-        let posting = |probes: &[Probe], rank: u32| probes[rank as usize];
         for same in batch.chunk_by(|a, b| group(a) == group(b)) {
             if let Some((rank, number)) = group(&same[0]) {
-                let id = posting(&self.scratch.probes, rank).id;
+                let id = self.scratch.probes[rank as usize].id;
                 self.store.expect_extra(id, number);
             }
         }
@@ -83,7 +81,7 @@ impl<S: PostingStore> Search<'_, S> {
             let Some((rank, number)) = group(&same[0]) else {
                 continue;
             };
-            let probe = posting(&self.scratch.probes, rank);
+            let probe = self.scratch.probes[rank as usize];
             let mut looked = 0;
             self.store.extra(probe.id, number, &mut |_, value| {
                 let extra = Extra::decode(value, dim)?;

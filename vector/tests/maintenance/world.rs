@@ -134,10 +134,20 @@ impl World {
         vector: Option<Vec<f32>>,
         change: &Change,
     ) -> Bound {
-        self.store.begin_commit(row);
         let set = self.store.centroids();
+        self.bind_in(&set, row, vector, change)
+    }
+
+    fn bind_in(
+        &mut self,
+        set: &CentroidSet,
+        row: RowId,
+        vector: Option<Vec<f32>>,
+        change: &Change,
+    ) -> Bound {
+        self.store.begin_commit(row);
         let locator = self.store.record(Key::Locator(row));
-        let (vver, writes) = self.index.bind(&set, change, locator).unwrap();
+        let (vver, writes) = self.index.bind(set, change, locator).unwrap();
         let epoch = set.epoch();
         Bound {
             row,
@@ -161,17 +171,7 @@ impl World {
         let gone = there.map(|id| (id, None));
         let set = newest.with(newest.epoch(), gone).unwrap();
         let change = self.index.prepare(row, Some(&vector)).unwrap();
-        self.store.begin_commit(row);
-        let locator = self.store.record(Key::Locator(row));
-        let (vver, writes) = self.index.bind(&set, &change, locator).unwrap();
-        let (epoch, vector) = (newest.epoch(), Some(vector));
-        Bound {
-            row,
-            vector,
-            vver,
-            epoch,
-            writes,
-        }
+        self.bind_in(&set, row, Some(vector), &change)
     }
 
     /// Applies what was bound, with its row.

@@ -17,18 +17,11 @@ const GROUPS: u32 = 4;
 
 /// Hints of one posting; a cache line.
 #[derive(Debug, Default)]
-pub(super) struct PostingHints {
+struct PostingHints {
     /// Its first leaves.
-    pub(super) leaves: [LeafHint; 3],
+    leaves: [LeafHint; 3],
+    /// Those of its extra bits.
     extra: [LeafHint; 5],
-}
-
-impl PostingHints {
-    /// The leaf of a group of extra bits.
-    pub(super) fn extra(&self, group: u32) -> &[LeafHint] {
-        let at = (group / GROUPS) as usize;
-        self.extra.get(at).map_or(&[], std::slice::from_ref)
-    }
 }
 
 /// Hints for each posting.
@@ -46,8 +39,19 @@ impl Default for Hints {
 }
 
 impl Hints {
-    /// The hints of a posting.
-    pub(super) fn of(&self, id: PostingId) -> Option<&PostingHints> {
+    /// The first leaves of a posting.
+    pub(super) fn leaves(&self, id: PostingId) -> &[LeafHint] {
+        self.of(id).map_or(&[], |hints| &hints.leaves)
+    }
+
+    /// The leaf of a group of its extra bits; none beyond the first groups.
+    pub(super) fn extra(&self, id: PostingId, group: u32) -> &[LeafHint] {
+        let at = (group / GROUPS) as usize;
+        let hint = self.of(id).and_then(|hints| hints.extra.get(at));
+        hint.map_or(&[], std::slice::from_ref)
+    }
+
+    fn of(&self, id: PostingId) -> Option<&PostingHints> {
         let at = id.0 as usize;
         let chunk = self.chunks.get(at / CHUNK)?;
         let chunk = chunk.get_or_init(|| (0..CHUNK).map(|_| PostingHints::default()).collect());

@@ -164,8 +164,7 @@ impl<'a> View<'a> {
             upper: &upper,
             wanted: &|key| !self.bare || !Key::is_columns(key),
         };
-        let hints = self.hosted.hints.of(id);
-        let hints = hints.map_or(&[][..], |hints| &hints.leaves);
+        let hints = self.hosted.hints.leaves(id);
         for _ in 0..REREADS_MAX {
             self.span(range, hints, out)?;
             if out.first_stood() || self.head_stands(id, out)? {
@@ -186,6 +185,12 @@ impl<'a> View<'a> {
         let (from, to) = (Bound::Included(range.lower), Bound::Excluded(range.upper));
         core.unapplied.check_range(tree, from, to)?;
         Ok(core.tree(tree)?.read_span(range, hints, out)?)
+    }
+
+    fn expect_leaves(&self, hints: &[LeafHint]) {
+        if let Ok(tree) = self.core.tree(self.hosted.tree) {
+            hints.iter().for_each(|hint| tree.expect(hint));
+        }
     }
 
     fn show_rows(&self, rows: &SpanRows, visit: &mut VisitRecord<'_>) -> Result<()> {
@@ -235,19 +240,11 @@ impl PostingStore for View<'_> {
     }
 
     fn expect(&self, id: PostingId) {
-        let (Some(hints), Ok(tree)) = (self.hosted.hints.of(id), self.core.tree(self.hosted.tree))
-        else {
-            return;
-        };
-        hints.leaves.iter().for_each(|hint| tree.expect(hint));
+        self.expect_leaves(self.hosted.hints.leaves(id));
     }
 
     fn expect_extra(&self, id: PostingId, group: u32) {
-        if let (Some(hints), Ok(tree)) =
-            (self.hosted.hints.of(id), self.core.tree(self.hosted.tree))
-        {
-            hints.extra(group).iter().for_each(|hint| tree.expect(hint));
-        }
+        self.expect_leaves(self.hosted.hints.extra(id, group));
     }
 
     fn extra(&self, id: PostingId, group: u32, visit: &mut VisitRecord<'_>) -> Result<()> {
@@ -257,8 +254,7 @@ impl PostingStore for View<'_> {
             upper: &[&lower[..], &[0]].concat(),
             wanted: &|_| true,
         };
-        let hints = self.hosted.hints.of(id);
-        let hints = hints.map_or(&[][..], |hints| hints.extra(group));
+        let hints = self.hosted.hints.extra(id, group);
         let mut rows = std::mem::take(&mut self.scratch.borrow_mut().extra);
         self.span(range, hints, &mut rows)?;
         self.show_rows(&rows, visit)?;
