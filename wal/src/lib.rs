@@ -28,6 +28,7 @@ pub mod stats;
 mod stream;
 pub mod sync;
 pub mod varint;
+pub mod waits;
 
 pub use append::{Admission, Reservation, Sequenced};
 pub use entry::{DecodedEntry, Entry, EntryBuilder, decode_entry};

@@ -1,19 +1,16 @@
-//! Reads and commits beside writers: all rows replaced while one thread queries, and plain commits
-//! while vectors are inserted.
+//! Reads beside a writer: all rows replaced while one thread queries.
 
-use std::fs;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use serde_json::json;
 
 use super::answers::{Hits, Judge, distance, well_formed};
-use super::load::{BATCH, Source, expect_rows, loading, outcome, rest, shuffled};
+use super::load::{BATCH, Source, expect_rows, loading, rest, shuffled};
 use super::store::{Store, open};
 use super::{Job, Measured, figures};
 use crate::Failure;
-use crate::device::Counters;
-use crate::kv::race::{Outcome, Tally, race};
+use crate::kv::race::{Outcome, Tally};
 use crate::report::peak_rss_mib;
 
 /// How far a told distance may be from the true one.
@@ -151,117 +148,4 @@ fn ask_until(
         }
     }
     Ok(tally)
-}
-
-/// Durable one-row commits in a plain table: alone, beside inserts of vectors, and beside inserts
-/// of the same rows without an index, since a full log slows commits too.
-pub(crate) fn commits(job: &Job<'_>) -> Result<Vec<Measured>, Failure> {
-    let mut out = Vec::new();
-    let mut alone_p99 = None;
-    for (searchable, folder) in [(true, "indexed"), (false, "plain")] {
-        let dir = job.dir.join(folder);
-        fs::create_dir_all(&dir)?;
-        let store = open(&dir, &job.data, loading(job, searchable))?;
-        let source = Source::new(&job.data)?;
-        let order = shuffled(job.data.rows(), 1);
-        let (first, rest_of) = order.split_at(order.len() / 2);
-        source.fill(&*store, first, &mut Tally::every(1))?;
-        rest()?;
-        let next = AtomicU64::new(0);
-        if searchable {
-            let time = Duration::from_secs_f64(job.settings.secs);
-            let alone = race(1, time, 1, &job.device, &|_, go, tally| {
-                while go() {
-                    tally.time(|| note(&*store, &next))?;
-                }
-                Ok(())
-            })?;
-            alone_p99 = p99(&alone);
-            out.push(line("commit_alone", alone, None, 0.0));
-        }
-        let (beside, vectors) = beside_inserts(job, &*store, &source, rest_of, &next)?;
-        expect_rows(&*store, first.len() + vectors as usize)?;
-        let ratio = p99(&beside)
-            .zip(alone_p99)
-            .map(|(with, without)| with / without);
-        let rate = vectors as f64 / beside.secs;
-        let name = if searchable {
-            "commit_beside_vectors"
-        } else {
-            "commit_beside_plain_rows"
-        };
-        out.push(line(name, beside, ratio, rate));
-    }
-    Ok(out)
-}
-
-fn line(
-    workload: &'static str,
-    outcome: Outcome,
-    ratio: Option<f64>,
-    vectors_per_s: f64,
-) -> Measured {
-    Measured {
-        workload,
-        threads: 1,
-        durability: "synced",
-        unit: "commits of one plain row",
-        latency_of: "every commit",
-        outcome,
-        check: "number of rows".into(),
-        more: figures([
-            ("p99_ratio", json!(ratio)),
-            ("vectors_per_s", json!(vectors_per_s)),
-        ]),
-    }
-}
-
-fn note(store: &dyn Store, next: &AtomicU64) -> Result<u64, Failure> {
-    store.note(next.fetch_add(1, Ordering::Relaxed))?;
-    Ok(1)
-}
-
-/// Commits while another thread inserts, until the time is over or nothing is left to insert.
-/// How many vectors went in is told as well.
-fn beside_inserts(
-    job: &Job<'_>,
-    store: &dyn Store,
-    source: &Source<'_>,
-    order: &[u32],
-    next: &AtomicU64,
-) -> Result<(Outcome, u64), Failure> {
-    let stop = AtomicBool::new(false);
-    let (from, begin): (Counters, Instant) = (job.device.read(), Instant::now());
-    let time = Duration::from_secs_f64(job.settings.secs);
-    let mut tally = Tally::every(1);
-    let vectors = std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            let mut inserted = Tally::every(1);
-            for ids in order.chunks(BATCH) {
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-                source.fill(store, ids, &mut inserted)?;
-            }
-            Ok::<_, Failure>(inserted.ops)
-        });
-        let mut done = Ok(());
-        while done.is_ok() && begin.elapsed() < time && !writer.is_finished() {
-            done = tally.time(|| note(store, next));
-        }
-        stop.store(true, Ordering::Relaxed);
-        let vectors = writer.join().map_err(|_| "the writer panicked")?;
-        done?;
-        vectors
-    })?;
-    let secs = begin.elapsed().as_secs_f64();
-    Ok((outcome(job, tally, secs, from), vectors))
-}
-
-/// In nanoseconds.
-fn p99(outcome: &Outcome) -> Option<f64> {
-    let mut all = outcome.latencies_ns.clone();
-    all.sort_unstable();
-    let last = all.len().checked_sub(1)?;
-    Some(f64::from(all[(last as f64 * 0.99).round() as usize]))
 }

@@ -7,6 +7,7 @@
 
 mod answers;
 mod churn;
+mod commits;
 mod dataset;
 pub(crate) mod generate;
 mod half;
@@ -151,7 +152,7 @@ const WORKLOADS: &[Workload] = &[
     workload("memory", Rows::Uses, "gt.npy", memory::memory),
     workload("churn", Rows::Spends, "gt.npy", churn::churn),
     workload("load_drift", Rows::Fresh, "gt_stream_25.npy", load::drift),
-    workload("commit_p99", Rows::Fresh, "base.npy", churn::commits),
+    workload("commit_p99", Rows::Fresh, "base.npy", commits::commits),
 ];
 
 const fn workload(name: &'static str, rows: Rows, needs: &'static str, run: Body) -> Workload {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use terrane_wal::io::Purpose;
+use terrane_wal::waits::assert_may_wait;
 
 use crate::error::StoreError;
 use crate::ids::{Class, Epoch, PageId};
@@ -40,7 +41,7 @@ impl Pool {
     /// Makes frames free: evicts, writing dirty pages if needed. Blocks: never inside the gate or
     /// under a latch.
     pub fn relieve(&self) -> Result<(), StoreError> {
-        super::assert_outside_gate();
+        assert_may_wait();
         self.reserve_ids()?;
         let class = self.wanted_class();
         // Also if there is a free frame: whoever asks needed more of them at once than there were.

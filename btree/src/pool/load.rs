@@ -8,6 +8,7 @@
 use std::sync::atomic::Ordering;
 
 use terrane_wal::io::{Buf, Op, Purpose, Request};
+use terrane_wal::waits::assert_may_wait;
 
 use crate::error::{Corruption, StoreError};
 use crate::ids::{Class, PageId, Slot};
@@ -33,7 +34,7 @@ impl Pool {
     /// Reads a page into memory if it is on disk and not there. Blocks: never inside the gate or
     /// under a latch. Ok also if the page no longer exists (then `optimistic` says so).
     pub fn load(&self, id: PageId) -> Result<(), StoreError> {
-        super::assert_outside_gate();
+        assert_may_wait();
         while let Some(Missing {
             entry,
             location,
@@ -63,7 +64,7 @@ impl Pool {
     /// Reads pages into memory together, as far as they are on disk and not there: ahead of need,
     /// so a page that cannot be read stays for the one who needs it. Blocks, as [`Pool::load`].
     pub(crate) fn load_many(&self, ids: &[PageId], purpose: Purpose) -> Result<(), StoreError> {
-        super::assert_outside_gate();
+        assert_may_wait();
         let disk = self.space.disk()?;
         for ids in ids.chunks(LOAD_BATCH) {
             let mut batch = disk.env.disk.batch(purpose);

@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use terrane_wal::lsn::TreeId;
 use terrane_wal::sync::Mutex;
+use terrane_wal::waits::NoWait;
 
 use crate::error::StoreError;
 use crate::ids::{Class, Epoch, PageId};
@@ -142,7 +143,7 @@ pub struct GateGuard<'a> {
     stripe: usize,
     epoch: Epoch,
     /// A guard leaves through the stripe of its own thread.
-    not_send: std::marker::PhantomData<*const ()>,
+    _no_wait: NoWait,
 }
 
 /// Why an operation could not go on. Drop all latches and the gate guard before acting on it.
@@ -201,12 +202,11 @@ impl Pool {
     #[inline]
     pub fn enter(&self) -> GateGuard<'_> {
         let stripe = stripe();
-        STAYS.with(|stays| stays.set(stays.get() + 1));
         GateGuard {
             epoch: self.gate.enter(stripe),
             gate: &self.gate,
             stripe,
-            not_send: std::marker::PhantomData,
+            _no_wait: NoWait::begin(),
         }
     }
 
@@ -508,7 +508,6 @@ impl GateGuard<'_> {
 impl Drop for GateGuard<'_> {
     fn drop(&mut self) {
         self.gate.leave(self.stripe, self.epoch);
-        STAYS.with(|stays| stays.set(stays.get() - 1));
     }
 }
 
@@ -532,19 +531,6 @@ fn copy_words(from: &[AtomicU64], to: &[AtomicU64]) {
     for (from, to) in from.iter().zip(to) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
-}
-
-thread_local! {
-    /// Gates that this thread is in.
-    static STAYS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// T4: a thread that waits in the gate holds up the checkpoint, which may be what it waits for.
-fn assert_outside_gate() {
-    assert!(
-        STAYS.with(Cell::get) == 0,
-        "T4: a wait inside the epoch gate"
-    );
 }
 
 /// The gate stripe of this thread.

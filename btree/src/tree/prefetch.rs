@@ -16,6 +16,7 @@ use crate::pool::Stall;
 use super::Tree;
 use super::cursor::Direction;
 use super::search::Target;
+use super::span::LeafHint;
 
 /// Leaves read ahead at once, at most.
 const AHEAD_MAX: usize = 128;
@@ -48,6 +49,35 @@ impl Tree {
             }
         }
         self.load_ahead(&ids, purpose)
+    }
+
+    /// Replaces `hints` with the leaves of `keys`, one for each, and has them on their way to the
+    /// processor; those that are on disk are read in one batch. Then [`Tree::get_at`] takes each
+    /// key with its hint. Blocks. O(keys x height).
+    ///
+    /// # Errors
+    /// As [`Tree::get`], but for a leaf that cannot be read, which is none here.
+    pub fn find_leaves<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        hints: &mut Vec<LeafHint>,
+    ) -> Result<(), StoreError> {
+        hints.clear();
+        let (mut leaf, mut absent) = (Vec::new(), Vec::new());
+        for key in keys {
+            self.beside(Target::Key(key), Direction::Forward, 1, &mut leaf)?;
+            let id = leaf.first().copied().unwrap_or(PageId::NONE);
+            hints.push(LeafHint::of(id));
+            if id == PageId::NONE {
+            } else if self.pool.is_absent(id) {
+                absent.push(id);
+            } else {
+                self.pool.expect(id);
+            }
+        }
+        absent.dedup();
+        absent.truncate(self.ahead_max());
+        self.load_ahead(&absent, Purpose::Miss)
     }
 
     /// Reads up to `n` leaves from the target's on, in `direction`, under the same parent.

@@ -15,6 +15,7 @@ use crate::pool::{Opt, Stall};
 
 use super::chain::ChainTails;
 use super::cursor::Direction;
+use super::span::LeafHint;
 use super::{KEY_MAX, RowFlags, Tree};
 
 /// Where a descent goes.
@@ -49,19 +50,40 @@ impl Tree {
     /// Reads the row with `key` into `value` (cleared first): flags and value from one validated
     /// read. A ghost is reported, with an empty value. O(height).
     pub fn get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<Option<RowFlags>, StoreError> {
+        self.get_at(key, &LeafHint::default(), value)
+    }
+
+    /// As [`Tree::get`], without the way down where the hint, one of [`Tree::find_leaves`], holds.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub fn get_at(
+        &self,
+        key: &[u8],
+        hint: &LeafHint,
+        value: &mut Vec<u8>,
+    ) -> Result<Option<RowFlags>, StoreError> {
         if key.len() > KEY_MAX {
             return Ok(None);
         }
         loop {
-            match self.try_get(key, value) {
+            match self.try_get(key, hint, value) {
                 Ok(found) => return Ok(found),
                 Err(stall) => self.settle(stall)?,
             }
         }
     }
 
-    fn try_get(&self, key: &[u8], value: &mut Vec<u8>) -> Result<Option<RowFlags>, Stall> {
-        let page = self.leaf(key)?;
+    fn try_get(
+        &self,
+        key: &[u8],
+        hint: &LeafHint,
+        value: &mut Vec<u8>,
+    ) -> Result<Option<RowFlags>, Stall> {
+        let page = match self.hinted(hint, key) {
+            Some(page) => page,
+            None => self.leaf(key)?,
+        };
         let view = PageView::new(page.words());
         value.clear();
         let found = self.believe(&page, leaf::find(view, key, &ChainTails(self)))?;

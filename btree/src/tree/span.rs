@@ -38,6 +38,10 @@ impl LeafHint {
     /// Ids lie below [`PageId::LIMIT`]; a slot has what is above.
     const SLOT_SHIFT: u32 = PageId::LIMIT.0.trailing_zeros();
 
+    pub(super) fn of(id: PageId) -> LeafHint {
+        LeafHint(AtomicU64::new(id.0))
+    }
+
     fn get(&self) -> (PageId, usize) {
         let word = self.0.load(Ordering::Relaxed);
         let id = PageId(word & (PageId::LIMIT.0 - 1));
@@ -189,7 +193,7 @@ impl Tree {
         hint: Option<&LeafHint>,
         out: &mut SpanRows,
     ) -> Result<(Opt<'_>, Next), Stall> {
-        let hinted = hint.and_then(|hint| self.hinted(hint.get().0, from));
+        let hinted = hint.and_then(|hint| self.hinted(hint, from));
         let page = match hinted {
             Some(page) => page,
             None => self.locate(Target::Key(from), 0)?.page,
@@ -264,7 +268,8 @@ impl Tree {
     }
 
     /// The page of a hint, if it is a leaf of this tree that covers `from`.
-    fn hinted(&self, id: PageId, from: &[u8]) -> Option<Opt<'_>> {
+    pub(super) fn hinted(&self, hint: &LeafHint, from: &[u8]) -> Option<Opt<'_>> {
+        let (id, _) = hint.get();
         if id == PageId::NONE {
             return None;
         }

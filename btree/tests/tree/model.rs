@@ -24,6 +24,11 @@ enum Op {
     Ghost(u16),
     Remove(u16),
     Get(u16),
+    /// Finds the leaves of neighbouring numbers, then gets each.
+    GetMany {
+        from: u16,
+        count: u16,
+    },
     Scan {
         low: u16,
         high: u16,
@@ -59,6 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => key().prop_map(Op::Ghost),
         4 => key().prop_map(Op::Remove),
         3 => key().prop_map(Op::Get),
+        2 => (key(), 0..20u16).prop_map(|(from, count)| Op::GetMany { from, count }),
         1 => (key(), key(), any::<bool>(), any::<bool>()).prop_map(
             |(low, high, inclusive, backward)| Op::Scan { low, high, inclusive, backward }
         ),
@@ -93,6 +99,8 @@ fn value(number: u16, len: usize) -> Vec<u8> {
 struct Pair {
     /// Leaves in which ranges lay when they were read last.
     hints: [[LeafHint; 2]; 8],
+    /// Those of the last keys that were got together.
+    leaves: Vec<LeafHint>,
     world: World,
     model: Model,
 }
@@ -163,6 +171,7 @@ impl Pair {
                     self.model.get(&key).cloned()
                 );
             }
+            Op::GetMany { from, count } => self.get_many(from..from + count),
             Op::Scan {
                 low,
                 high,
@@ -198,6 +207,25 @@ impl Pair {
             }
         }
         self
+    }
+
+    /// With the leaves that were found for these keys, and with those found for others before.
+    fn get_many(&mut self, numbers: std::ops::Range<u16>) {
+        let keys: Vec<_> = numbers.map(key).collect();
+        let mut leaves = Vec::new();
+        let tree = &self.world.tree;
+        let asked = keys.iter().map(Vec::as_slice);
+        tree.find_leaves(asked, &mut leaves).unwrap();
+        assert_eq!(leaves.len(), keys.len());
+        for (at, key) in keys.iter().enumerate() {
+            for hint in [leaves.get(at), self.leaves.get(at)].into_iter().flatten() {
+                let mut value = vec![1];
+                let flags = tree.get_at(key, hint, &mut value).unwrap();
+                let found = flags.map(|flags| (flags, value));
+                assert_eq!(found, self.model.get(key).cloned());
+            }
+        }
+        self.leaves = leaves;
     }
 
     fn scan(&self, low: Bound<Vec<u8>>, high: Bound<Vec<u8>>, backward: bool) {
@@ -276,6 +304,7 @@ fn compare(ops: Vec<Op>, world: World) {
         world,
         model: Model::new(),
         hints: Default::default(),
+        leaves: Vec::new(),
     };
     for op in ops {
         pair = pair.run(op);

@@ -17,7 +17,7 @@ use crate::index::vector::maintain;
 use crate::runtime::Core;
 use crate::txn::sweep;
 
-/// The pause between two rounds when there is nothing to do.
+/// The pause between two rounds when there is nothing to do, and between two ticks of the log.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The pause while a checkpoint waits for the device: about two of its writes.
@@ -40,11 +40,22 @@ impl From<bool> for Due {
     }
 }
 
-/// One round of all background work.
+/// One round of all background work, with what the ticker does.
+#[cfg(feature = "sim")]
 pub(crate) fn step(core: &Arc<Core>) -> Due {
+    tick(core);
+    round(core)
+}
+
+/// Has the log do what nobody waits for. Once in a [`TICK`] and no more: a flush takes the device
+/// and a flight, and upkeep alone leaves something to flush after every round.
+fn tick(core: &Core) {
     if let Some(log) = &core.log {
         log.tick();
     }
+}
+
+fn round(core: &Arc<Core>) -> Due {
     let sweeping = sweep::step(core);
     core.unapplied.retry(core);
     let keeping_up = maintain::step(core);
@@ -74,8 +85,14 @@ impl Worker {
         let body = {
             let (core, stop, waiter) = (core.clone(), stop.clone(), waiter.clone());
             move || {
+                let mut next_tick = Duration::ZERO;
                 while !stop.load(Ordering::Acquire) {
-                    let pause = match step(&core) {
+                    let now = core.env.clock.now_mono();
+                    if now >= next_tick {
+                        tick(&core);
+                        next_tick = now + TICK;
+                    }
+                    let pause = match round(&core) {
                         Due::Now => continue,
                         Due::Soon => DEVICE_PAUSE,
                         Due::Later => TICK,

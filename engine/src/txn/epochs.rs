@@ -7,12 +7,13 @@
 //! before is then sequenced, and the posting that drains receives no more once that is applied.
 //!
 //! Invariants: E1 epochs rise; E2 when [`Epochs::left`] says so, every commit that binds to a set
-//! below the epoch has passed the sequencer or given up.
+//! below the epoch has passed the sequencer or given up; E3 nothing waits inside.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use terrane_wal::sync::Mutex;
+use terrane_wal::waits::NoWait;
 
 #[derive(Debug)]
 struct State<S> {
@@ -34,6 +35,7 @@ pub(crate) struct Epochs<S> {
 pub(crate) struct Inside<'a, S> {
     epochs: &'a Epochs<S>,
     epoch: u64,
+    _no_wait: NoWait,
 }
 
 impl<S> Epochs<S> {
@@ -63,6 +65,7 @@ impl<S> Epochs<S> {
         Some(Inside {
             epochs: self,
             epoch,
+            _no_wait: NoWait::begin(),
         })
     }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use terrane_btree::LeafHint;
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
 
 use crate::database::{Database, Position};
@@ -124,11 +125,22 @@ pub(crate) struct Found {
 
 /// The row at `key` as a reader at `at` sees it.
 pub(crate) fn read_row(core: &Core, tree: TreeId, key: &[u8], at: Ts) -> Result<Found> {
+    read_row_at(core, tree, key, at, &LeafHint::default())
+}
+
+/// As [`read_row`], in a leaf that was found before, if it still is the one.
+pub(crate) fn read_row_at(
+    core: &Core,
+    tree: TreeId,
+    key: &[u8],
+    at: Ts,
+    hint: &LeafHint,
+) -> Result<Found> {
     if let Some(found) = core.unapplied.get(tree, key, at) {
         return Ok(found);
     }
     let mut value = Vec::new();
-    let flags = core.tree(tree)?.get(key, &mut value)?;
+    let flags = core.tree(tree)?.get_at(key, hint, &mut value)?;
     let (live, judged) = match flags {
         None => (false, false),
         Some(flags) => (!flags.ghost, flags.versioned || flags.ghost),

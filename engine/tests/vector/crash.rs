@@ -242,7 +242,7 @@ fn the_first_postings_and_splits() {
     enumerate("assign and split", 2, prepare, |stage| {
         let before = stage.upkeep();
         for at in 0..4 {
-            stage.fill(100 + 60 * at..160 + 60 * at);
+            stage.fill(100 + 120 * at..220 + 120 * at);
             for _ in 0..40 {
                 stage.db.background_step();
             }

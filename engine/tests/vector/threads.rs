@@ -150,6 +150,7 @@ fn write_some(db: &Database, table: &Table<i32, Item>, random: &mut Random) -> b
 
 /// Every commit binds and comes to its end, whatever it has to wait for outside the guard: rows
 /// that others hold, leaves that were evicted, a log whose segments are full, postings that drain.
+// Seen to fail with room in the log waited for inside the guard (E3).
 #[test]
 fn commits_bind_while_leaves_are_evicted_and_postings_drain() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,25 +164,28 @@ fn commits_bind_while_leaves_are_evicted_and_postings_drain() {
     let table = db.table(NUMBERED).unwrap();
     let (commits, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let splits = || db.stats().vectors[0].upkeep.splits;
-    thread::scope(|scope| {
-        for writer in 0..WRITERS {
-            let (db, table) = (&db, &table);
-            let (commits, stop) = (&commits, &stop);
-            scope.spawn(move || {
-                let mut random = Random(900 + writer);
-                while !stop.load(Ordering::Relaxed) {
-                    let written = write_some(db, table, &mut random);
-                    commits.fetch_add(written.into(), Ordering::Relaxed);
-                    thread::yield_now();
-                }
-            });
+    let write = |writer| {
+        let mut random = Random(900 + writer);
+        while !stop.load(Ordering::Relaxed) {
+            let written = write_some(&db, &table, &mut random);
+            commits.fetch_add(written.into(), Ordering::Relaxed);
+            thread::yield_now();
         }
+    };
+    thread::scope(|scope| {
+        let writers = (0..WRITERS).map(|writer| {
+            let write = &write;
+            scope.spawn(move || write(writer))
+        });
+        let writers: Vec<_> = writers.collect();
         let _stop = Stop(&stop);
         while commits.load(Ordering::Relaxed) < 600 || splits() < 10 {
             assert!(
                 commits.load(Ordering::Relaxed) < 60_000,
                 "upkeep comes along"
             );
+            let ended = writers.iter().any(|writer| writer.is_finished());
+            assert!(!ended, "a writer panicked");
             thread::yield_now();
         }
     });
@@ -220,7 +224,7 @@ fn upkeep_ends_and_leaves_postings_of_even_size() {
     assert_eq!(upkeep.queue, 0, "{upkeep:?}");
     assert!(upkeep.live > rows && upkeep.live <= 4000, "{upkeep:?}");
     let mean = upkeep.live as f64 / upkeep.ready as f64;
-    assert!((30.0..112.0).contains(&mean), "{mean} rows a posting");
+    assert!((60.0..224.0).contains(&mean), "{mean} rows a posting");
     // What quiet times are used for comes to an end as well.
     let commits = || db.stats().vectors[0].upkeep.commits;
     let rounds = (0..200).take_while(|_| {

@@ -283,7 +283,7 @@ fn upkeep_ends_where_rows_are_of_all_sizes() {
         let vector = vec![if key % 2 == 0 { x } else { -x }, y, -0.0];
         world.change(RowId(2400 + key), Some(vector));
     }
-    ends(&mut world, 20_000);
+    ends(&mut world, 40_000);
     assert!(world.maintainer.stats().equal_splits > 3);
     let now = world.ts;
     assert_eq!(world.full(&[1.0; 3], 2700, now).len(), 2700);
@@ -314,7 +314,7 @@ fn upkeep_ends_where_few_rows_are_far_from_the_many() {
                 world.step();
             }
         }
-        ends(&mut world, 20_000);
+        ends(&mut world, 400_000);
         equal_splits += world.maintainer.stats().equal_splits;
         let now = world.ts;
         assert_eq!(world.full(&vec![1.0; dim], 600, now).len(), 600);

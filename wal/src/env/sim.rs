@@ -16,6 +16,7 @@ use super::baton::{Baton, Point, ThreadId};
 use super::{Env, Joiner, Park, Spawn, SystemRng, Waiter};
 use crate::clock::Clock;
 use crate::io::sim::SimDisk;
+use crate::waits::assert_may_wait;
 
 /// A clock that stands until it is moved: by scheduling points, or by a test.
 #[derive(Debug)]
@@ -148,10 +149,12 @@ impl SimWaiter {
 
 impl Waiter for SimWaiter {
     fn park(&self) {
+        assert_may_wait();
         self.wait(None);
     }
 
     fn park_timeout(&self, timeout: Duration) -> bool {
+        assert_may_wait();
         self.wait(Some(timeout))
     }
 

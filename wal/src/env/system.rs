@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Joiner, Park, Rng, Spawn, Waiter};
 use crate::sync::{Mutex, Token};
+use crate::waits::assert_may_wait;
 
 /// Starts threads of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,15 +35,26 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     }
 }
 
+/// How far a thread of ours stands behind those of the application where cores are short, in nice
+/// levels: a third of the time of each of them. Commits beside upkeep, p99 on two cores, against
+/// alone: 2.0 times with 0, 1.6 with 5, 1.5 with 10; beside loads as well 8.8, 5.0, 5.5.
+const GIVES_WAY: i32 = 5;
+
 impl Spawn for SystemSpawn {
     fn spawn(
         &self,
         name: &str,
         body: Box<dyn FnOnce() + Send + 'static>,
     ) -> std::io::Result<Box<dyn Joiner>> {
+        let work = move || {
+            // A thread that cannot give way works as well. Elsewhere it would be the whole process.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::nice(GIVES_WAY);
+            body();
+        };
         let handle = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(body)?;
+            .spawn(work)?;
         Ok(Box::new(SystemJoiner(handle)))
     }
 }
@@ -56,10 +68,12 @@ struct SystemWaiter(Token);
 
 impl Waiter for SystemWaiter {
     fn park(&self) {
+        assert_may_wait();
         self.0.take();
     }
 
     fn park_timeout(&self, timeout: Duration) -> bool {
+        assert_may_wait();
         self.0.take_timeout(timeout)
     }
 

@@ -12,16 +12,17 @@ use terrane_vector::PostingId;
 const CHUNK: usize = 1024;
 /// Chunks at most: 16 million postings are a billion rows.
 const CHUNKS: usize = 16_384;
-/// Groups of extra bits, in a row, that share a hint: about as many as a leaf holds.
-const GROUPS: u32 = 4;
+/// Hints for the groups of extra bits of a posting. One of 112 entries has 14 to 16 groups; where
+/// there are more, some share a hint.
+const GROUPS: usize = 21;
 
-/// Hints of one posting; a cache line.
+/// Hints of one posting: three cache lines.
 #[derive(Debug, Default)]
 struct PostingHints {
     /// Its first leaves.
     leaves: [LeafHint; 3],
     /// Those of its extra bits.
-    extra: [LeafHint; 5],
+    extra: [LeafHint; GROUPS],
 }
 
 /// Hints for each posting.
@@ -44,10 +45,10 @@ impl Hints {
         self.of(id).map_or(&[], |hints| &hints.leaves)
     }
 
-    /// The leaf of a group of its extra bits; none beyond the first groups.
+    /// The leaf of a group of its extra bits.
     pub(super) fn extra(&self, id: PostingId, group: u32) -> &[LeafHint] {
-        let at = (group / GROUPS) as usize;
-        let hint = self.of(id).and_then(|hints| hints.extra.get(at));
+        let at = group as usize % GROUPS;
+        let hint = self.of(id).map(|hints| &hints.extra[at]);
         hint.map_or(&[], std::slice::from_ref)
     }
 

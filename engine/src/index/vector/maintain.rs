@@ -31,7 +31,7 @@ use crate::txn::transaction::{Begin, Transaction};
 use crate::txn::write_set::WriteSet;
 
 /// A calibration has one of so many slices while there is other work.
-const CALIBRATION_EVERY: u64 = 4;
+const CALIBRATION_EVERY: u64 = 32;
 /// So many times more changes make one due while there is other work.
 const CALIBRATION_GROWTH: u64 = 8;
 /// Neighbours that a calibration looks for: its rule serves 1 to 100.
@@ -103,6 +103,8 @@ pub(crate) fn slice(core: &Arc<Core>, table: &VectorTable, hosted: &Hosted) -> D
 pub(crate) struct Upkeep {
     pub(crate) maintainer: Maintainer,
     calibration: Option<Calibration>,
+    /// Entries that sweeps had looked at when the last calibration began.
+    swept: u64,
     slices: u64,
 }
 
@@ -112,6 +114,7 @@ impl Upkeep {
         Upkeep {
             maintainer: Maintainer::new(index.clone()),
             calibration: None,
+            swept: 0,
             slices: 0,
         }
     }
@@ -135,18 +138,25 @@ impl Upkeep {
         let hosted = host.hosted;
         let Some(calibration) = &mut self.calibration else {
             let changes = hosted.changes.load(Ordering::Relaxed);
+            let swept = self.maintainer.counters().swept;
             // While there is other work the table grows: a tenth more would be one calibration
-            // after the other. Splits count as well as changes: the rule is one of postings.
-            let patience = if busy { CALIBRATION_GROWTH } else { 1 };
+            // after the other. At rest sweeps count as well as changes: a rule from before them
+            // reads more than it takes.
+            let (changed, patience) = if busy {
+                (changes, CALIBRATION_GROWTH)
+            } else {
+                (changes.max(swept - self.swept), 1)
+            };
             let rows = hosted.row_count(host.core)?;
             let due = match &*hosted.tuning.lock() {
-                Some(tuning) => tuning.is_due(changes, rows, patience),
+                Some(tuning) => tuning.is_due(changed, rows, patience),
                 None => changes > 0 || self.slices == 1,
             };
             if !due || rows < SearchParams::new(CALIBRATED_K).exact_below {
                 return Ok(false);
             }
             hosted.changes.fetch_sub(changes, Ordering::Relaxed);
+            self.swept = swept;
             let epoch = hosted.epochs.newest().epoch();
             self.calibration = Some(Calibration::new(CALIBRATED_K, epoch)?);
             return Ok(true);
@@ -362,7 +372,7 @@ mod tests {
         let open = || Database::builder().background(false).open(&path).unwrap();
         let db = open();
         let places = db.table(PLACES).unwrap();
-        for from in (0..1000).step_by(50) {
+        for from in (0..2000).step_by(50) {
             db.write(|tx| {
                 (from..from + 50).try_for_each(|key| {
                     let at = Vector::from([(key * 37 % 101) as f32, (key * 53 % 97) as f32]);
@@ -388,7 +398,7 @@ mod tests {
             slices > 50 && commits > 20 && before.ready > 5,
             "{before:?}"
         );
-        assert_eq!((before.live, before.queue), (1000, 0));
+        assert_eq!((before.live, before.queue), (2000, 0));
         drop((places, table, db));
         // No slice yet: postings are counted all the same.
         let db = open();

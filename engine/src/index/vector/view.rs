@@ -24,7 +24,7 @@ use super::{Hosted, VectorTable, source};
 use crate::codec::vector::VectorView;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Core;
-use crate::txn::snapshot::{check_floor, read_row};
+use crate::txn::snapshot::{check_floor, read_row, read_row_at};
 use crate::txn::write_set::WriteSet;
 
 /// How often a posting that changes under a reader is read again.
@@ -61,6 +61,7 @@ struct Scratch {
     extra: SpanRows,
     value: Vec<u8>,
     elements: Vec<f32>,
+    leaves: Vec<LeafHint>,
 }
 
 impl<'a> View<'a> {
@@ -94,6 +95,27 @@ impl<'a> View<'a> {
         }
         let key = terrane_vector::locator_key(&value).map_err(|e| self.hosted.broken(e))?;
         Ok(key)
+    }
+
+    /// The keys of those rows that the reader has not written itself.
+    fn keys_of(&self, rows: &[RowId], leaves: &mut Vec<LeafHint>) -> Result<Vec<(RowId, Vec<u8>)>> {
+        if self.table.source.has_hidden_ids() {
+            let locators: Vec<_> = rows.iter().map(|row| Key::Locator(*row).encode()).collect();
+            let asked = locators.iter().map(Vec::as_slice);
+            self.core
+                .tree(self.hosted.tree)?
+                .find_leaves(asked, leaves)?;
+        }
+        let mut keys = Vec::with_capacity(rows.len());
+        for &row in rows {
+            let key = self.key_of(row)?;
+            let own = |key: &Vec<u8>| {
+                let tree = self.table.source.tree;
+                self.own.is_some_and(|own| own.get(tree, key).is_some())
+            };
+            keys.extend(key.filter(|key| !own(key)).map(|key| (row, key)));
+        }
+        Ok(keys)
     }
 
     /// Shows the vector of a record, if it has one and `filter` lets it pass.
@@ -268,22 +290,20 @@ impl PostingStore for View<'_> {
 
     fn rows(&self, rows: &[RowId], visit: &mut VisitRow<'_>) -> Result<()> {
         let tree = self.table.source.tree;
-        let mut elements = std::mem::take(&mut self.scratch.borrow_mut().elements);
-        for &row in rows {
-            let Some(key) = self.key_of(row)? else {
-                continue;
-            };
-            if self.own.is_some_and(|own| own.get(tree, &key).is_some()) {
-                continue;
-            }
-            let found = read_row(self.core, tree, &key, self.at)?;
+        let mut scratch = std::mem::take(&mut *self.scratch.borrow_mut());
+        let (elements, leaves) = (&mut scratch.elements, &mut scratch.leaves);
+        let keys = self.keys_of(rows, leaves)?;
+        let asked = keys.iter().map(|(_, key)| &key[..]);
+        self.core.tree(tree)?.find_leaves(asked, leaves)?;
+        for ((row, key), leaf) in keys.into_iter().zip(&*leaves) {
+            let found = read_row_at(self.core, tree, &key, self.at, leaf)?;
             if let Some(record) = found.value
                 && self.is_row(row, &key, &record)?
             {
-                self.show(row, &record, &mut elements, visit)?;
+                self.show(row, &record, elements, visit)?;
             }
         }
-        self.scratch.borrow_mut().elements = elements;
+        *self.scratch.borrow_mut() = scratch;
         Ok(())
     }
 
