@@ -12,11 +12,14 @@
 // A measurement needs a clock, and ends on the spot where its files are not what it expects.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
+mod npy;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use npy::{halves, ids};
 use terrane_vector::{
     Admit, Calibration, CalibrationStep, CentroidSet, IndexError, IndexParams, Kernels, Key,
     MemoryStore, Metric, NewRow, PostingId, PostingStore, RowId, Scratch, SearchParams, Tuning,
@@ -25,40 +28,6 @@ use terrane_vector::{
 
 /// The filters of the data set; a row's filter column is a byte with a bit for each.
 const FILTERS: [&str; 5] = ["size50", "sec5", "mod5", "sec05", "mod05"];
-
-/// The numbers of a `.npy` file after its header, and the length of a row.
-fn npy(path: &Path) -> (Vec<u8>, usize) {
-    let bytes = std::fs::read(path).expect("a readable file");
-    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let text = String::from_utf8_lossy(&bytes[10..10 + header]).into_owned();
-    let shape = text.split("'shape': (").nth(1).expect("a shape");
-    let row = shape.split([',', ')']).nth(1).expect("two dimensions");
-    (
-        bytes[10 + header..].to_vec(),
-        row.trim().parse().expect("a number"),
-    )
-}
-
-fn halves(path: &Path) -> (Vec<f32>, usize) {
-    let (bytes, dim) = npy(path);
-    let wide = |half: &[u8; 2]| {
-        let bits = u16::from_le_bytes(*half);
-        let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-        let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-        let value = match exponent {
-            0 => fraction * 2.0_f32.powi(-24),
-            _ => (1.0 + fraction / 1024.0) * 2.0_f32.powi(exponent - 15),
-        };
-        sign * value
-    };
-    (bytes.as_chunks().0.iter().map(wide).collect(), dim)
-}
-
-fn ids(path: &Path) -> (Vec<u64>, usize) {
-    let (bytes, width) = npy(path);
-    let wide = |id: &[u8; 4]| u64::from(u32::from_le_bytes(*id));
-    (bytes.as_chunks().0.iter().map(wide).collect(), width)
-}
 
 /// The records of a posting, one after the other, and where each lies.
 #[derive(Default, Clone)]

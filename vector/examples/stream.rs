@@ -9,41 +9,16 @@
 // A measurement needs a clock, and ends on the spot where its files are not what it expects.
 #![allow(clippy::disallowed_methods, clippy::expect_used)]
 
+mod npy;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use npy::{halves, ids as neighbours};
 use terrane_vector::{
     CentroidSet, Delta, IndexParams, IndexState, Kernels, Key, Maintainer, MemoryStore, Meta,
     Metric, PostingStore, Progress, RowId, SearchParams, VectorIndex, Vver, Write, check,
 };
-
-/// The numbers of a `.npy` file after its header, and the length of a row.
-fn npy(path: &Path) -> (Vec<u8>, usize) {
-    let bytes = std::fs::read(path).expect("a readable file");
-    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let text = String::from_utf8_lossy(&bytes[10..10 + header]).into_owned();
-    let shape = text.split("'shape': (").nth(1).expect("a shape");
-    let row = shape.split([',', ')']).nth(1).expect("two dimensions");
-    (
-        bytes[10 + header..].to_vec(),
-        row.trim().parse().expect("a number"),
-    )
-}
-
-fn halves(path: &Path) -> (Vec<f32>, usize) {
-    let (bytes, dim) = npy(path);
-    let wide = |half: &[u8; 2]| {
-        let bits = u16::from_le_bytes(*half);
-        let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
-        let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
-        let value = match exponent {
-            0 => fraction * 2.0_f32.powi(-24),
-            _ => (1.0 + fraction / 1024.0) * 2.0_f32.powi(exponent - 15),
-        };
-        sign * value
-    };
-    (bytes.as_chunks().0.iter().map(wide).collect(), dim)
-}
 
 /// Time that this thread ran, where the system tells: others may share its core.
 fn ran() -> Duration {
@@ -123,7 +98,7 @@ fn recall(
     index: &VectorIndex,
     store: &MemoryStore,
     queries: &[f32],
-    truth: &(Vec<u8>, usize),
+    truth: &(Vec<u64>, usize),
     postings_max: usize,
 ) -> (f64, usize) {
     let params = SearchParams {
@@ -134,13 +109,10 @@ fn recall(
         ..SearchParams::new(10)
     };
     let (mut right, mut scanned, mut count) = (0, 0, 0);
-    let truth = truth.0.as_chunks::<4>().0.chunks_exact(truth.1);
+    let truth = truth.0.chunks_exact(truth.1);
     for (query, truth) in queries.chunks_exact(index.dim()).zip(truth) {
         let found = index.search(store, query, &params).expect("a search");
-        let nearest: Vec<u64> = truth[..10]
-            .iter()
-            .map(|&id| u64::from(u32::from_le_bytes(id)))
-            .collect();
+        let nearest = &truth[..10];
         right += found
             .hits
             .iter()
@@ -157,7 +129,7 @@ fn recall_at(
     index: &VectorIndex,
     store: &MemoryStore,
     queries: &[f32],
-    truth: &(Vec<u8>, usize),
+    truth: &(Vec<u64>, usize),
     scanned: usize,
 ) -> f64 {
     let (mut low, mut high) = (1, store.centroids().len().max(2));
@@ -246,7 +218,7 @@ fn report(
     println!("  {stats:?}");
     let wrong = check(&stream.index, &stream.store).expect("records");
     println!("  checker: {} wrong {:?}", wrong.len(), wrong.first());
-    let truth = npy(truth);
+    let truth = neighbours(truth);
     let rows = ids.map(|id| {
         (
             RowId(id as u64),

@@ -27,7 +27,6 @@ pub(crate) fn memory(job: &Job<'_>) -> Result<Vec<Measured>, Failure> {
     let outcome = super::load::outcome(job, tally, begin.elapsed().as_secs_f64(), from);
     let after_mib = rss_mib();
     let pool_mib = mib(store.db().stats().store.pool_used_bytes);
-    store.db().checkpoint()?;
     let whole = store.db().stats().store.slot_bytes_used;
     drop(store);
     let plain = bytes_without_index(job)?;
@@ -65,6 +64,9 @@ fn bytes_without_index(job: &Job<'_>) -> Result<u64, Failure> {
     super::load::expect_rows(&*store, job.data.rows())?;
     rest()?;
     store.db().checkpoint()?;
+    drop(store);
+    // As the other one, without what older images held.
+    let store = open(&dir, &job.data, loading(job, false))?;
     let bytes = store.db().stats().store.slot_bytes_used;
     drop(store);
     fs::remove_dir_all(dir)?;
