@@ -10,6 +10,8 @@ use std::ops::Bound;
 
 use crate::world::World;
 use proptest::prelude::*;
+use terrane_wal::io::Purpose;
+
 use terrane_btree::{Class, Direction, Edit, LeafHint, LeafRows, RowFlags, Span, SpanRows};
 
 type Model = BTreeMap<Vec<u8>, (RowFlags, Vec<u8>)>;
@@ -40,6 +42,12 @@ enum Op {
     Checkpoint,
     /// Closes the store and opens its newest image.
     Reopen,
+    /// Makes neighbouring numbers as one run, in the order of their keys.
+    Run {
+        from: u16,
+        count: u16,
+        len: usize,
+    },
     /// Puts a run of neighbouring keys.
     Fill {
         from: u16,
@@ -73,6 +81,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reopen),
         2 => (key(), 1..200u16, 0..400usize)
             .prop_map(|(from, count, len)| Op::Fill { from, count, len }),
+        3 => (key(), 1..200u16, 0..1500usize)
+            .prop_map(|(from, count, len)| Op::Run { from, count, len }),
     ]
 }
 
@@ -200,6 +210,7 @@ impl Pair {
             }
             Op::Checkpoint => self.world.checkpoint(),
             Op::Reopen => self.world = self.world.reopen(),
+            Op::Run { from, count, len } => self.make(from..from + count, len),
             Op::Fill { from, count, len } => {
                 for number in from..from + count {
                     self.put(number, len, false);
@@ -207,6 +218,23 @@ impl Pair {
             }
         }
         self
+    }
+
+    /// Puts most of the numbers and removes the others, in one run.
+    fn make(&mut self, numbers: std::ops::Range<u16>, len: usize) {
+        let row = |number| {
+            let value = value(number, usize::from(number) * 7 % (len + 1));
+            (key(number), (number % 5 > 0).then_some(value))
+        };
+        let rows: BTreeMap<_, _> = numbers.map(row).collect();
+        let run: Vec<_> = rows.iter().map(|(k, v)| (&**k, v.as_deref())).collect();
+        self.world.tree.apply_run(&run, Purpose::Miss).unwrap();
+        for (key, value) in rows {
+            match value {
+                Some(value) => self.model.insert(key, (RowFlags::default(), value)),
+                None => self.model.remove(&key),
+            };
+        }
     }
 
     /// With the leaves that were found for these keys, and with those found for others before.
