@@ -14,7 +14,7 @@
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::pool::frame::expect;
+use crate::pool::frame::{copy_line, expect};
 
 /// A page that may change while it is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -199,14 +199,6 @@ pub(crate) fn copy_words(words: &[AtomicU64], out: &mut [u8]) {
         copy_line(line, copy);
     }
     for (word, bytes) in words.iter().zip(rest) {
-        *bytes = word.load(Relaxed).to_le_bytes();
-    }
-}
-
-/// Copies eight words: the compiler does not unroll a loop over atomics by itself.
-#[inline]
-fn copy_line(line: &[AtomicU64; 8], copy: &mut [[u8; 8]; 8]) {
-    for (word, bytes) in line.iter().zip(copy) {
         *bytes = word.load(Relaxed).to_le_bytes();
     }
 }
