@@ -313,13 +313,15 @@ fn sequence_and_apply(
         .borrow_mut()
         .forget_written(|tree, key| tx.writes.get(tree, key).is_some());
 
-    // What is bound holds for one set of centres: a commit that finds a newer one under the guard
-    // binds again outside of it, and asks for room anew since the entry may have another length.
+    // What is bound holds while its postings are open: a commit that finds one drained under the
+    // guard binds again outside of it, and asks for room anew since the entry may have another
+    // length.
     let (records, admission, entry, validated, guards) = loop {
         let (records, entry) = entry_of(core, tx, binding)?;
+        let postings = binding.postings();
         let admission = log.admit(entry.len())?;
         let validated = validate(core, tx)?;
-        match binding.enter() {
+        match binding.enter(&postings) {
             Some(guards) => break (records, admission, entry, validated, guards),
             None => drop(admission),
         }

@@ -1,8 +1,8 @@
 //! The epoch guard of a vector index: which set of centroids commits bind to, and who still does.
 //!
-//! A commit binds its vectors to postings of one set outside, enters the guard, finds that the set
-//! is still the newest (or binds again what drains there), passes the sequencer and leaves. The
-//! guard is held from the final bind to sequencing and nothing waits under it. Maintenance
+//! A commit binds its vectors to postings of one set outside, enters the guard, finds that the
+//! newest set still fills them (or leaves and binds again what drains there), passes the sequencer
+//! and leaves. The guard is held from that look to sequencing and nothing waits under it. Maintenance
 //! publishes the next set and then polls until everybody of older epochs has left: what was bound
 //! before is then sequenced, and the posting that drains receives no more once that is applied.
 //!
@@ -29,13 +29,22 @@ pub(crate) struct Epochs<S> {
     state: Mutex<State<S>>,
 }
 
-/// A commit between its final bind and the sequencer.
+/// A commit between its look at the newest set and the sequencer.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Inside<'a, S> {
     epochs: &'a Epochs<S>,
     epoch: u64,
+    set: Arc<S>,
     _no_wait: NoWait,
+}
+
+impl<S> Inside<'_, S> {
+    /// The set that was the newest when the guard was entered: what it does not fill, its
+    /// maintenance may take for done once this commit has left (E2).
+    pub(crate) fn set(&self) -> &S {
+        &self.set
+    }
 }
 
 impl<S> Epochs<S> {
@@ -55,18 +64,17 @@ impl<S> Epochs<S> {
         self.state.lock().set.clone()
     }
 
-    /// Enters if the newest epoch is still `epoch`.
-    pub(crate) fn enter(&self, epoch: u64) -> Option<Inside<'_, S>> {
+    /// Enters at the newest epoch.
+    pub(crate) fn enter(&self) -> Inside<'_, S> {
         let mut state = self.state.lock();
-        if state.epoch != epoch {
-            return None;
-        }
+        let (epoch, set) = (state.epoch, state.set.clone());
         *state.inside.entry(epoch).or_default() += 1;
-        Some(Inside {
+        Inside {
             epochs: self,
             epoch,
+            set,
             _no_wait: NoWait::begin(),
-        })
+        }
     }
 
     /// From now on commits and searches take `set`.
@@ -107,13 +115,11 @@ mod tests {
     #[test]
     fn an_older_epoch_has_left_when_its_last_commit_has() {
         let epochs = Epochs::new(3, Arc::new("three"));
-        assert!(epochs.enter(2).is_none());
-        let (first, second) = (epochs.enter(3), epochs.enter(3));
-        assert!(first.is_some() && second.is_some());
+        let (first, second) = (epochs.enter(), epochs.enter());
         epochs.publish(4, Arc::new("four"));
         assert_eq!(*epochs.newest(), "four");
-        assert!(epochs.enter(3).is_none(), "bound to an older set");
-        let newer = epochs.enter(4);
+        let newer = epochs.enter();
+        assert_eq!((*first.set(), *newer.set()), ("three", "four"));
         assert!(!epochs.left(4));
         drop(first);
         assert!(!epochs.left(4), "one is still inside");

@@ -513,9 +513,8 @@ impl Postings {
     fn commit(&self, guarded: bool) {
         loop {
             let set = self.epochs.newest();
-            let epoch = if *set == OPEN { 1 } else { 2 };
-            let inside = self.epochs.enter(epoch);
-            if guarded && inside.is_none() {
+            let inside = self.epochs.enter();
+            if guarded && *inside.set() != *set {
                 continue;
             }
             let ts = {
