@@ -93,6 +93,7 @@ impl VectorIndex {
         let meta = Meta {
             epoch,
             next_posting: next,
+            centroids: next - 1,
             ..Meta::new(*self.params(), IndexState::Ready)
         };
         writes.push(Write::put(Key::Meta, meta.encode()));
@@ -130,6 +131,7 @@ impl VectorIndex {
         for list in self.lists(sample, most.max(2))? {
             let posting = PostingId(meta.next_posting);
             meta.next_posting += 1;
+            meta.centroids += 1;
             let centroid = centroid(State::Ready, meta.epoch, sample, &list);
             writes.push(Write::put(Key::Head(posting), Head::default().encode()));
             writes.push(Write::put(Key::Centroid(posting), centroid.encode()));

@@ -180,6 +180,15 @@ impl CentroidSet {
         self.len() == 0
     }
 
+    /// Whether a posting has a centre.
+    #[must_use]
+    pub fn contains(&self, id: PostingId) -> bool {
+        match self.delta.get(&id) {
+            Some(changed) => changed.is_some(),
+            None => self.base.ids.binary_search(&id).is_ok(),
+        }
+    }
+
     /// Whether commits may bind to a posting: it is there and does not drain.
     #[must_use]
     pub fn is_open(&self, id: PostingId) -> bool {

@@ -8,7 +8,7 @@ use crate::index::VectorIndex;
 use crate::maintain::{Contents, RecordStore};
 use crate::record::{
     Block, Centroid, Columns, Extra, Head, Job, JobKind, Key, Locator, Mark, Meta, PostingId,
-    RowId, State, TailEntry, Vver,
+    RowId, State, TailEntry, Tuning, Vver,
 };
 use crate::store::IndexError;
 
@@ -33,6 +33,7 @@ struct Copies {
 /// * A head's counts are those of its blocks; blocks are numbered from 0, all but the last full;
 ///   extra bits and filter columns belong to a slot of a block, and every slot has them if the
 ///   index does; marks belong to entries.
+/// * Meta counts the centroid records; a tuning can be read.
 /// * Codes are what encoding the row against the posting's centre gives.
 ///
 /// The store's snapshot must see every applied commit. O(records + rows x dimension).
@@ -49,6 +50,7 @@ pub fn check<S: RecordStore>(index: &VectorIndex, store: &S) -> Result<Vec<Strin
         entries: BTreeMap::new(),
     };
     let meta = check.meta()?;
+    check.tuning()?;
     check.centroids(&meta)?;
     check.jobs()?;
     let mut ids: Vec<PostingId> = check.states.keys().copied().collect();
@@ -97,6 +99,19 @@ impl<S: RecordStore> Check<'_, S> {
         Ok(meta)
     }
 
+    /// One that cannot be read is found out again, but nobody should have written it.
+    fn tuning(&mut self) -> Result<(), S::Error> {
+        let mut wrong = None;
+        self.store.read(Key::Tuning, &mut |_, value| {
+            wrong = Tuning::decode(value).err();
+            Ok(())
+        })?;
+        if let Some(error) = wrong {
+            self.say(error.to_string());
+        }
+        Ok(())
+    }
+
     fn centroids(&mut self, meta: &Meta) -> Result<(), S::Error> {
         let dim = self.index.space().code_dim();
         let (first, last) = (Key::Centroid(PostingId(0)), Key::Head(PostingId(0)));
@@ -114,6 +129,12 @@ impl<S: RecordStore> Check<'_, S> {
             }
             Ok(())
         })?;
+        if states.len() as u64 != u64::from(meta.centroids) {
+            let (expected, found) = (meta.centroids, states.len());
+            wrong.push(format!(
+                "centroid records: expected {expected}, found {found}"
+            ));
+        }
         let children: BTreeSet<PostingId> = states
             .values()
             .filter(|(state, _)| *state == State::Draining)

@@ -89,6 +89,13 @@ impl VectorIndex {
         self.params.dim
     }
 
+    /// Elements of a vector in rotated space, where it takes part in codes and centres: a multiple
+    /// of 64.
+    #[must_use]
+    pub fn code_dim(&self) -> usize {
+        self.space().code_dim()
+    }
+
     /// Rows from which on postings are worth their centres: fewer stay unassigned.
     #[must_use]
     pub fn least_rows(&self) -> u64 {
@@ -99,7 +106,9 @@ impl VectorIndex {
         &self.space
     }
 
-    pub(crate) fn params(&self) -> &IndexParams {
+    /// What it was made with.
+    #[must_use]
+    pub fn params(&self) -> &IndexParams {
         &self.params
     }
 

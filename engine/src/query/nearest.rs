@@ -66,7 +66,7 @@ impl<K: Key, V: Record> Advanced<K, V> {
     }
 
     /// Reads this many postings, the nearest ones, whatever the recall is; more than there are
-    /// reads all.
+    /// reads all. Only then may a search return fewer than `k` hits though more rows match.
     pub fn probes(mut self, probes: usize) -> Advanced<K, V> {
         self.0.probes = Some(probes);
         self

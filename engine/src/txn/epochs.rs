@@ -2,11 +2,12 @@
 //!
 //! A commit binds its vectors to postings of one set outside, enters the guard, finds that the
 //! newest set still fills them (or leaves and binds again what drains there), passes the sequencer
-//! and leaves. The guard is held from that look to sequencing and nothing waits under it. Maintenance
-//! publishes the next set and then polls until everybody of older epochs has left: what was bound
-//! before is then sequenced, and the posting that drains receives no more once that is applied.
+//! and leaves. The guard is held from that look to sequencing and nothing waits under it.
+//! Maintenance publishes the next set and then polls until everybody of older epochs has left: who
+//! enters later has looked at the new set, what was bound before is sequenced, and the posting that
+//! drains receives no more once that is applied.
 //!
-//! Invariants: E1 epochs rise; E2 when [`Epochs::left`] says so, every commit that binds to a set
+//! Invariants: E1 epochs rise; E2 when [`Epochs::left`] says so, every commit that looked at a set
 //! below the epoch has passed the sequencer or given up; E3 nothing waits inside.
 
 use std::collections::BTreeMap;

@@ -595,6 +595,11 @@ fn ghost(page: &mut [u8], found: &Found) {
 
 /// A filled database, the first record of this kind in the index by `place` changed.
 fn damaged(kind: u8, edit: impl Fn(&mut [u8], &Found)) -> Made {
+    damaged_where(|key| key[0] == kind, edit)
+}
+
+/// As [`damaged`], of the records with such keys.
+fn damaged_where(which: impl Fn(&[u8]) -> bool, edit: impl Fn(&mut [u8], &Found)) -> Made {
     let made = filled();
     let surgeon = Surgeon::new(&made.dir());
     // Tables of `Made::new` come first: 256 and 257. Rows are in 258, the index by place in 259.
@@ -602,13 +607,13 @@ fn damaged(kind: u8, edit: impl Fn(&mut [u8], &Found)) -> Made {
     let mut done = false;
     for (_, place) in leaves {
         let page = surgeon.page(place);
-        let found = records(&page).into_iter().find(|one| one.key[0] == kind);
+        let found = records(&page).into_iter().find(|one| which(&one.key));
         if let Some(found) = found.filter(|_| !done) {
             surgeon.edit_page(place, |page| edit(page, &found));
             done = true;
         }
     }
-    assert!(done, "a record of kind {kind}");
+    assert!(done, "such a record");
     made
 }
 
@@ -672,26 +677,24 @@ fn row_53_the_meta_record_of_another_index() {
     assert_closed(&made, &["found=dot of dimension 3"]);
 }
 
-// Nothing else says how many there are, so an open cannot miss one; the checker does.
+// Seen to fail with an open that does not count: the rows of the posting are not found.
 #[test]
 fn row_53_a_centroid_that_is_not_there() {
     let made = damaged(2, ghost);
-    let report = check(made.dir()).unwrap();
-    let told = report.findings.iter().map(ToString::to_string);
-    let told: Vec<String> = told.collect();
-    let parts = ["vector index of field place of table items", "posting"];
-    let found = |one: &String| parts.iter().all(|part| one.contains(part));
-    assert!(told.iter().any(found), "{told:?}");
+    assert_closed(&made, &["centroids are missing", "expected=", "found="]);
+}
+
+// How long to search is derived from the rows: it is found out again.
+#[test]
+fn row_53_a_tuning_that_cannot_be_read() {
+    let made = damaged(7, |page, found| page[found.value] = 9);
+    let told = check(made.dir()).unwrap().findings;
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    let of_tuning = |one: &String| one.contains("vector index") && one.contains("tuning");
+    assert!(told.iter().any(of_tuning), "{told:?}");
     let (db, items) = open(&made);
-    let search = || items.nearest(Item::PLACE, &[0.0; 3], 10_000).advanced();
-    let scan = search().exact().run(&db.snapshot()).unwrap();
-    assert_eq!(scan.len() as u64, ROWS);
-    assert_usable(&db);
-    items.drop_vector_index(&db, Item::PLACE).unwrap();
-    items.create_vector_index(Item::PLACE).run(&db).unwrap();
+    look(&db, &items);
     settle(&db);
-    let again = search().probes(ALL).run(&db.snapshot()).unwrap();
-    assert_eq!(again.len() as u64, ROWS);
     look(&db, &items);
     drop(items);
     db.close().unwrap();
@@ -700,9 +703,10 @@ fn row_53_a_centroid_that_is_not_there() {
 
 #[test]
 fn row_53_a_posting_that_cannot_be_read() {
-    let made = damaged(3, |page, found| set_u32(page, found.value, 0xffff_ffff));
+    // A head, whose key is its posting alone.
+    let head = |key: &[u8]| key[0] == 3 && key.len() == 5;
+    let made = damaged_where(head, |page, found| set_u32(page, found.value, 0xffff_ffff));
     let (db, items) = open(&made);
-    // The first record of a leaf: a head or block of another version, or a mark of another kind.
     let parts = [
         "structure=vector index",
         "table=items",

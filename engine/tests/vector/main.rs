@@ -9,5 +9,6 @@ mod commits;
 mod crash;
 mod damage;
 mod filters;
+mod options;
 mod threads;
 mod world;

@@ -145,7 +145,7 @@ impl Txn {
         host: &mut H,
         publish: Publish,
     ) -> Result<(), H::Error> {
-        for (row, (before, after)) in self.locators {
+        for (row, (before, after)) in std::mem::take(&mut self.locators) {
             let needed = after.filter(|locator| locator.live || locator.stale > 0);
             if needed != before {
                 let key = Key::Locator(row);
@@ -159,6 +159,7 @@ impl Txn {
             host.release();
             return Ok(());
         }
+        self.count_centroids(board, host);
         board.stats.commits += 1;
         host.commit(self.writes, publish)?;
         for (id, [live, dead, tail]) in self.changes {
@@ -166,6 +167,25 @@ impl Txn {
             board.consider(id);
         }
         Ok(())
+    }
+
+    /// Keeps the number of centroid records in the meta record, which every transaction that adds
+    /// or removes some writes for its epoch.
+    fn count_centroids<H: MaintenanceHost>(&mut self, board: &mut Board, host: &H) {
+        let set = host.centroids();
+        let mut centroids = i64::from(board.meta.centroids);
+        for write in &self.writes {
+            if let Key::Centroid(id) = write.key {
+                centroids += i64::from(write.value.is_some()) - i64::from(set.contains(id));
+            }
+        }
+        let meta = self.writes.iter_mut().find(|write| write.key == Key::Meta);
+        if let Some(meta) = meta {
+            board.meta.centroids = centroids as u32;
+            meta.value = Some(board.meta.encode());
+        } else {
+            debug_assert_eq!(centroids, i64::from(board.meta.centroids));
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Meta {
     pub epoch: u64,
     /// The next posting id. Ids are never used again.
     pub next_posting: u32,
+    /// Centroid records: an open that finds another number of them has lost some.
+    pub centroids: u32,
     /// How far a build has come, in the host's own encoding of a row's key; empty at its beginning
     /// and once the index is ready.
     pub cursor: Vec<u8>,
@@ -41,6 +43,7 @@ impl Meta {
             state,
             epoch: 0,
             next_posting: 1,
+            centroids: 0,
             cursor: Vec::new(),
         }
     }
@@ -58,6 +61,7 @@ impl Meta {
         out.extend((params.posting_max as u32).to_le_bytes());
         out.extend(self.epoch.to_le_bytes());
         out.extend(self.next_posting.to_le_bytes());
+        out.extend(self.centroids.to_le_bytes());
         out.extend(&self.cursor);
         out
     }
@@ -97,13 +101,14 @@ impl Meta {
             posting_max: from.u32()? as usize,
             columns: columns == 1,
         };
-        let (epoch, next_posting) = (from.u64()?, from.u32()?);
+        let (epoch, next_posting, centroids) = (from.u64()?, from.u32()?, from.u32()?);
         let cursor = from.rest().to_vec();
         Ok(Self {
             params,
             state,
             epoch,
             next_posting,
+            centroids,
             cursor,
         })
     }

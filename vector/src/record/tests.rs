@@ -165,6 +165,7 @@ proptest! {
                 state: if few[2] % 2 == 0 { IndexState::Building } else { IndexState::Ready },
                 epoch: numbers[1],
                 next_posting: few[1],
+                centroids: few[2],
                 cursor: numbers[2].to_le_bytes()[..few[2] as usize % 9].to_vec(),
             };
             prop_assert_eq!(Meta::decode(&meta.encode()), Ok(meta));

@@ -36,13 +36,18 @@ use crate::txn::snapshot::read_row;
 
 /// Rows of a slice.
 const SLICE: usize = 64;
-/// Bytes of the sample that places the centres, at most.
+/// Bytes of the sample that places the centres, at most; it is held twice, once as codes see it.
 const SAMPLE_BYTES: usize = 32 << 20;
+
+/// Rows of the sample's pass between two reports.
+const REPORT_EVERY: u64 = 4096;
 
 /// How far a build has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BuildProgress {
+    /// Rows read for the sample that places the centres, by this call.
+    pub sampled: u64,
     /// Rows that were looked at, by this call.
     pub rows: u64,
     /// Of these, rows that got an entry; others had one, or no vector.
@@ -68,8 +73,8 @@ type OnProgress<'p> = Box<dyn FnMut(BuildProgress) -> ControlFlow<()> + 'p>;
 pub struct CreateIndex<'p> {
     shape: Shape,
     def: FieldDef,
-    replicas: usize,
-    extra_bits: bool,
+    replicas: Option<usize>,
+    bits: Option<u8>,
     on_progress: OnProgress<'p>,
 }
 
@@ -78,8 +83,8 @@ impl<'p> CreateIndex<'p> {
         CreateIndex {
             shape,
             def,
-            replicas: 1,
-            extra_bits: true,
+            replicas: None,
+            bits: None,
             on_progress: Box::new(|_| ControlFlow::Continue(())),
         }
     }
@@ -87,17 +92,18 @@ impl<'p> CreateIndex<'p> {
     /// Postings in which each row stands, 1 to 4. Default 1; more for an index that is read from
     /// the device: fewer, fuller postings are read for the same recall.
     pub fn replicas(mut self, replicas: usize) -> CreateIndex<'p> {
-        self.replicas = replicas;
+        self.replicas = Some(replicas);
         self
     }
 
     /// Bits of a code for each dimension: 1, or 4 in two stages (default), which reads fewer rows.
     pub fn bits(mut self, bits: u8) -> CreateIndex<'p> {
-        self.extra_bits = bits != 1;
+        self.bits = Some(bits);
         self
     }
 
-    /// Called after every slice; `Break` ends the build and takes the index away.
+    /// Called after every slice, and every few thousand rows while the sample that places the
+    /// centres is drawn; `Break` ends the build and takes the index away.
     pub fn on_progress(
         mut self,
         call: impl FnMut(BuildProgress) -> ControlFlow<()> + 'p,
@@ -110,9 +116,10 @@ impl<'p> CreateIndex<'p> {
     /// table meanwhile. Returns at once if the index is there.
     ///
     /// # Errors
-    /// `Invalid` for a field that is not declared `vector(..)`, or replicas outside 1 to 4;
-    /// `ReadOnly`, `Closed`, `Full`, `TimedOut` (a row stayed locked), those of a read and of a
-    /// commit: what was built stays and is gone on with by the next call.
+    /// `Invalid` for a field that is not declared `vector(..)`, replicas outside 1 to 4, or bits
+    /// that are not 1 or 4; `Schema` if the index is there or was begun with other options than
+    /// those given here; `ReadOnly`, `Closed`, `Full`, `TimedOut` (a row stayed locked), those of
+    /// a read and of a commit: what was built stays and is gone on with by the next call.
     pub fn run(mut self, db: &Database) -> Result<Built> {
         let named = |error: Error, this: &Self| {
             let error = error.with("table", &this.shape.info.name);
@@ -122,19 +129,26 @@ impl<'p> CreateIndex<'p> {
             let error = Error::new(ErrorKind::Invalid, "a field cannot be searched by distance");
             return Err(named(error, &self));
         }
-        if !(1..=4).contains(&self.replicas) {
-            let error = Error::new(ErrorKind::Invalid, "replicas are out of range");
-            let error = error.with("given", self.replicas).with("range", "1 to 4");
-            return Err(named(error, &self));
+        let (replicas, bits) = (self.replicas.unwrap_or(1), self.bits.unwrap_or(4));
+        let ranges = [
+            ("replicas", replicas, (1..=4).contains(&replicas), "1 to 4"),
+            ("bits", bits.into(), bits == 1 || bits == 4, "1 or 4"),
+        ];
+        if let Some((option, given, _, range)) = ranges.into_iter().find(|(.., fits, _)| !fits) {
+            let error = Error::new(ErrorKind::Invalid, "an option is out of range");
+            let error = error.with("option", option).with("given", given);
+            return Err(named(error.with("range", range), &self));
         }
         let (name, field) = (self.shape.info.name.clone(), self.def.id);
-        let options = (self.replicas, self.extra_bits);
+        let options = (replicas, bits == 4);
         catalog::add_vector_index(db, &name, field, options)?;
         let core = db.core();
         let lost = || Error::new(ErrorKind::NotFound, "the index was taken away meanwhile");
         let table = core.vectors.get(self.shape.info.tree).ok_or_else(lost)?;
         table.check_whole(Some(field))?;
         let hosted = table.of_field(field).ok_or_else(lost)?.clone();
+        self.check_options(&hosted)
+            .map_err(|error| named(error, &self))?;
         let build = Build {
             db,
             table: &table,
@@ -145,6 +159,24 @@ impl<'p> CreateIndex<'p> {
             return Ok(Built::Cancelled);
         }
         Ok(Built::Ready)
+    }
+
+    /// Whether an index was made with the options that were given.
+    fn check_options(&self, hosted: &Hosted) -> Result<()> {
+        let made = hosted.index.params();
+        let bits = if made.extra_bits { 4 } else { 1 };
+        let pairs = [
+            ("replicas", self.replicas, made.replicas),
+            ("bits", self.bits.map(usize::from), bits),
+        ];
+        for (option, given, made) in pairs {
+            if given.is_some_and(|given| given != made) {
+                let error = Error::new(ErrorKind::Schema, "the index has other options");
+                let error = error.with("option", option).with("expected", made);
+                return Err(error.with("found", given.unwrap_or(made)));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -161,8 +193,10 @@ impl Build<'_> {
         if self.hosted.is_ready() {
             return Ok(Built::Ready);
         }
-        if self.hosted.epochs.newest().is_empty() {
-            self.seed()?;
+        if self.hosted.epochs.newest().is_empty()
+            && self.seed(&mut progress, on_progress)?.is_break()
+        {
+            return Ok(Built::Cancelled);
         }
         loop {
             let more = self.slice(&mut progress)?;
@@ -200,14 +234,19 @@ impl Build<'_> {
     }
 
     /// The first centres, from a sample of the rows that is drawn in one pass.
-    fn seed(&self) -> Result<()> {
+    fn seed(
+        &self,
+        progress: &mut BuildProgress,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<ControlFlow<()>> {
         let core = self.db.core();
         let view = View::new(core, self.table, self.hosted, Ts(u64::MAX));
         let dim = self.hosted.index.dim();
-        let most = (SAMPLE_BYTES / (4 * dim)).max(256) as u64;
+        let most = (SAMPLE_BYTES / (4 * self.hosted.index.code_dim())).max(256) as u64;
         let (mut sample, mut rows) = (Vec::new(), 0_u64);
+        let mut go_on = ControlFlow::Continue(());
         // Each row has the same chance (reservoir sampling; Vitter, TOMS 11(1), 1985).
-        terrane_vector::PostingStore::all_rows(&view, &mut |_, _, vector| {
+        view.rows_while(&mut |_, _, vector| {
             rows += 1;
             if rows <= most {
                 sample.extend_from_slice(vector);
@@ -217,10 +256,14 @@ impl Build<'_> {
                     sample[place as usize * dim..][..dim].copy_from_slice(vector);
                 }
             }
-            Ok(())
+            progress.sampled = rows;
+            if rows.is_multiple_of(REPORT_EVERY) {
+                go_on = on_progress(*progress);
+            }
+            go_on
         })?;
-        if rows < self.hosted.index.least_rows() {
-            return Ok(());
+        if go_on.is_break() || rows < self.hosted.index.least_rows() {
+            return Ok(go_on);
         }
         self.alone(|upkeep| {
             let meta = self.meta()?;
@@ -228,7 +271,7 @@ impl Build<'_> {
             let (meta, writes) = index.seed(&meta, sample.chunks_exact(dim), rows)?;
             maintain::commit_seed(core, self.table, self.hosted, writes, meta.epoch)?;
             *upkeep = Upkeep::new(index);
-            Ok(())
+            Ok(go_on)
         })
     }
 

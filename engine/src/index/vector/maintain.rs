@@ -105,6 +105,8 @@ pub(crate) struct Upkeep {
     calibration: Option<Calibration>,
     /// Entries that sweeps had looked at when the last calibration began.
     swept: u64,
+    /// The last calibration found nothing to go by: none is tried again before a change.
+    fruitless: bool,
     slices: u64,
 }
 
@@ -115,6 +117,7 @@ impl Upkeep {
             maintainer: Maintainer::new(index.clone()),
             calibration: None,
             swept: 0,
+            fruitless: false,
             slices: 0,
         }
     }
@@ -150,7 +153,7 @@ impl Upkeep {
             let rows = hosted.row_count(host.core)?;
             let due = match &*hosted.tuning.lock() {
                 Some(tuning) => tuning.is_due(changed, rows, patience),
-                None => changes > 0 || self.slices == 1,
+                None => changes > 0 || !self.fruitless,
             };
             if !due || rows < SearchParams::new(CALIBRATED_K).exact_below {
                 return Ok(false);
@@ -163,9 +166,9 @@ impl Upkeep {
         };
         match calibration.step(&hosted.index, host)? {
             CalibrationStep::Working => return Ok(true),
-            CalibrationStep::Nothing => self.calibration = None,
+            CalibrationStep::Nothing => (self.calibration, self.fruitless) = (None, true),
             CalibrationStep::Done(tuning) => {
-                self.calibration = None;
+                (self.calibration, self.fruitless) = (None, false);
                 let record = Write::put(Key::Tuning, tuning.encode());
                 host.commit(vec![record], Publish::Nothing)?;
                 *hosted.tuning.lock() = Some(tuning);

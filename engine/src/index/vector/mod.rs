@@ -235,19 +235,23 @@ impl Hosted {
             IndexState::Ready => 0,
             IndexState::Building => u64::MAX,
         };
-        let epoch = meta.epoch;
         let centroids = read_centroids(tree)?;
-        let found = tree.get(&Key::Tuning.encode(), &mut value)?;
-        let tuning = match found {
-            Some(flags) if !flags.ghost => Some(Tuning::decode(&value).map_err(wrong)?),
+        if centroids.len() != meta.centroids as usize {
+            let error = missing("centroids are missing or too many").with("found", centroids.len());
+            return Err(error.with("expected", meta.centroids));
+        }
+        let tuning = match tree.get(&Key::Tuning.encode(), &mut value)? {
+            // Derived from the rows: what cannot be read is found out again, and `check` tells.
+            Some(flags) if !flags.ghost => Tuning::decode(&value).ok(),
             _ => None,
         };
         let records = centroids.iter().map(|(id, value)| (*id, &value[..]));
-        let set = CentroidSet::load(index.metric(), index.dim(), epoch, records).map_err(wrong)?;
+        let set =
+            CentroidSet::load(index.metric(), index.dim(), meta.epoch, records).map_err(wrong)?;
         Ok(Hosted {
             tree: info.tree,
             field: field.clone(),
-            epochs: Epochs::new(epoch, Arc::new(set)),
+            epochs: Epochs::new(meta.epoch, Arc::new(set)),
             hints: Hints::default(),
             observed: Mutex::new(Vec::new()),
             upkeep: Mutex::new(Some(Upkeep::new(&index))),
@@ -369,7 +373,7 @@ impl Hosted {
     /// When a search for `k` neighbours ends that is to find this share of them.
     pub(crate) fn search_params(&self, k: usize, recall: f64) -> Result<SearchParams> {
         match &*self.tuning.lock() {
-            Some(tuning) => Ok(tuning.params(k, recall as f32)?),
+            Some(tuning) => Ok(tuning.params(k, (recall as f32).max(f32::MIN_POSITIVE))?),
             None => Ok(SearchParams::new(k)),
         }
     }

@@ -10,7 +10,7 @@
 //! one by who searches.
 
 use std::cell::RefCell;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use terrane_btree::{Direction, LeafHint, LeafRows, Span, SpanRows};
@@ -29,6 +29,11 @@ use crate::txn::write_set::WriteSet;
 
 /// How often a posting that changes under a reader is read again.
 const REREADS_MAX: u32 = 64;
+
+/// What is told of rows until it has enough: a row, the version of its vector, the vector.
+pub(crate) type VisitWhile<'v> = dyn FnMut(RowId, Vver, &[f32]) -> ControlFlow<()> + 'v;
+/// As [`VisitWhile`], of a row's whole record.
+type VisitRecordWhile<'v> = dyn FnMut(RowId, &[u8]) -> Result<ControlFlow<()>> + 'v;
 
 /// A condition on the rows that a search may find.
 pub(crate) trait RowFilter {
@@ -176,6 +181,56 @@ impl<'a> View<'a> {
     fn is_row(&self, row: RowId, key: &[u8], record: &[u8]) -> Result<bool> {
         let hidden = self.table.source.has_hidden_ids();
         Ok(!hidden || self.table.source.row_id(key, record)? == row)
+    }
+
+    /// Shows the vectors of all rows that pass the filter, until one is enough.
+    pub(crate) fn rows_while(&self, visit: &mut VisitWhile<'_>) -> Result<()> {
+        let mut elements = Vec::new();
+        self.records_while(&mut |id, record| {
+            let mut go_on = ControlFlow::Continue(());
+            self.show(id, record, &mut elements, &mut |id, vver, vector| {
+                go_on = visit(id, vver, vector);
+                Ok(())
+            })?;
+            Ok(go_on)
+        })
+    }
+
+    /// Shows the records of all rows but the reader's own, in the order of their keys, until one is
+    /// enough.
+    fn records_while(&self, visit: &mut VisitRecordWhile<'_>) -> Result<()> {
+        let tree = self.table.source.tree;
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        self.core.unapplied.check_range(tree, all.0, all.1)?;
+        let mut leaf = LeafRows::default();
+        let mut cursor = self
+            .core
+            .tree(tree)?
+            .cursor(all.0, all.1, Direction::Forward);
+        while cursor.next_leaf(&mut leaf)? {
+            for row in leaf.iter() {
+                if self.own.is_some_and(|own| own.get(tree, row.key).is_some()) {
+                    continue;
+                }
+                // A row without its bit is visible to all; another is read as any reader would.
+                let judged = row.flags.versioned || row.flags.ghost;
+                let found = match judged {
+                    true => read_row(self.core, tree, row.key, self.at)?.value,
+                    false => None,
+                };
+                let record = if judged {
+                    found.as_deref()
+                } else {
+                    Some(row.value)
+                };
+                if let Some(record) = record
+                    && visit(self.table.source.row_id(row.key, record)?, record)?.is_break()
+                {
+                    return Ok(());
+                }
+            }
+        }
+        check_floor(self.core, self.at)
     }
 
     /// Reads the records of a posting.
@@ -328,37 +383,11 @@ impl PostingStore for View<'_> {
     }
 
     fn all_rows(&self, visit: &mut VisitRow<'_>) -> Result<()> {
-        let tree = self.table.source.tree;
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        self.core.unapplied.check_range(tree, all.0, all.1)?;
-        let (mut leaf, mut elements) = (LeafRows::default(), Vec::new());
-        let mut cursor = self
-            .core
-            .tree(tree)?
-            .cursor(all.0, all.1, Direction::Forward);
-        while cursor.next_leaf(&mut leaf)? {
-            for row in leaf.iter() {
-                if self.own.is_some_and(|own| own.get(tree, row.key).is_some()) {
-                    continue;
-                }
-                // A row without its bit is visible to all; another is read as any reader would.
-                let judged = row.flags.versioned || row.flags.ghost;
-                let found = match judged {
-                    true => read_row(self.core, tree, row.key, self.at)?.value,
-                    false => None,
-                };
-                let record = if judged {
-                    found.as_deref()
-                } else {
-                    Some(row.value)
-                };
-                if let Some(record) = record {
-                    let id = self.table.source.row_id(row.key, record)?;
-                    self.show(id, record, &mut elements, visit)?;
-                }
-            }
-        }
-        check_floor(self.core, self.at)
+        let mut elements = Vec::new();
+        self.records_while(&mut |id, record| {
+            self.show(id, record, &mut elements, visit)?;
+            Ok(ControlFlow::Continue(()))
+        })
     }
 }
 
