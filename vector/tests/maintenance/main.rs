@@ -6,6 +6,7 @@
 // A helper of a test ends the test on the spot.
 #![allow(clippy::unwrap_used)]
 
+mod between;
 mod jobs;
 mod mistakes;
 mod schedules;

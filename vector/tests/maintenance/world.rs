@@ -51,9 +51,9 @@ type History = Vec<(u64, Option<Vec<f32>>)>;
 pub(crate) struct Bound {
     row: RowId,
     vector: Option<Vec<f32>>,
-    vver: Vver,
+    pub(crate) vver: Vver,
     epoch: u64,
-    writes: Vec<Write>,
+    pub(crate) writes: Vec<Write>,
 }
 
 pub(crate) struct World {
