@@ -46,7 +46,7 @@ const POSTINGS_MIN: usize = 8;
 /// Whether so few of the table's rows seem to match that all postings are worth a look: after
 /// `postings`, in which `admitted` of `judged` entries were accepted.
 pub(crate) fn few_match(postings: usize, judged: usize, admitted: usize, rows: u64) -> bool {
-    if judged < JUDGED_MIN || postings < POSTINGS_MIN {
+    if judged < JUDGED_MIN || postings < POSTINGS_MIN || planted!("few_matches_not_noticed") {
         return false;
     }
     admitted as f64 / judged as f64 * rows as f64 <= MATCHES_FEW

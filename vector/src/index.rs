@@ -164,7 +164,8 @@ impl VectorIndex {
             if !old.live && change.query.is_none() {
                 return Ok((old.vver, writes));
             }
-            (stale, vver) = (old.stale, Vver(old.vver.0 + 1));
+            let raised = u32::from(old.live || !planted!("version_given_out_twice"));
+            (stale, vver) = (old.stale, Vver(old.vver.0 + raised));
             key = key.or_else(|| old.key.clone());
             if old.live {
                 for &posting in &old.postings {

@@ -85,6 +85,10 @@
 //! (with `stop.rs` and `filter.rs`), `index.rs` (a change becomes records),
 //! `build.rs` with `cluster.rs`, `maintain/mod.rs`.
 
+// Before all others: they use its macro.
+#[macro_use]
+mod planted;
+
 mod build;
 mod calibrate;
 mod centroid;

@@ -18,6 +18,8 @@ pub mod io;
 pub mod limits;
 pub mod log;
 pub mod lsn;
+#[doc(hidden)]
+pub mod planted;
 pub mod reader;
 pub mod record;
 mod recovery;

@@ -199,6 +199,12 @@ impl Sums {
         };
         let cosine_squared = (self.xr * self.xr / (self.rr * self.xx)).min(1.0);
         let spread = ((1.0 - cosine_squared) / cosine_squared).sqrt() / (dim as f64 - 1.0).sqrt();
+        let flat = planted!("one_error_for_all_codes");
+        let spread = if flat {
+            0.5 / (dim as f64).sqrt()
+        } else {
+            spread
+        };
         let rounding = (ip / exact_ip - 1.0).abs();
         // `add` is stored in 32 bits: its rounding too, spread over a query as far as the vector.
         let narrow = (add - f64::from(add as f32)).abs() / self.rr.sqrt();

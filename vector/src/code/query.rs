@@ -11,6 +11,16 @@ use crate::kernel::{Bounding, FACTOR_BYTES, Kernels};
 use crate::limits::{BLOCK_SLOTS, EXTRA_BITS, GROUP_BYTES};
 use crate::metric::Metric;
 
+/// Deviations that a bound covers.
+#[inline]
+fn deviations() -> f32 {
+    if planted!("bounds_of_half_the_width") {
+        BOUND_SIGMAS / 2.0
+    } else {
+        BOUND_SIGMAS
+    }
+}
+
 /// A query made ready for codes.
 #[derive(Debug, Clone)]
 pub(crate) struct CodeQuery {
@@ -253,8 +263,8 @@ impl CodeQuery {
             base: self.table_base,
             sum: self.sum,
             add: centred.add,
-            far: BOUND_SIGMAS * centred.far,
-            rounding: BOUND_SIGMAS * self.table_error,
+            far: deviations() * centred.far,
+            rounding: deviations() * self.table_error,
             threshold,
         }
     }
@@ -286,6 +296,11 @@ impl CodeQuery {
     /// The product with the bits of a code, from its sum.
     #[inline]
     pub(crate) fn product(&self, sum: u32) -> f32 {
+        let sum = if planted!("sums_of_16_bits") {
+            sum & 0xffff
+        } else {
+            sum
+        };
         sum as f32 * self.table_step + self.table_base
     }
 
@@ -295,7 +310,7 @@ impl CodeQuery {
         let signed = 2.0 * product - self.sum;
         Estimate {
             score: factors.add + centred.add - factors.ip * signed,
-            error: BOUND_SIGMAS * (factors.err * centred.far + factors.ip * self.table_error),
+            error: deviations() * (factors.err * centred.far + factors.ip * self.table_error),
         }
     }
 
@@ -316,7 +331,7 @@ impl CodeQuery {
         let error = (code_error * code_error + rounding * rounding).sqrt();
         let estimate = Estimate {
             score: factors.add + centred.add - factors.ip * signed,
-            error: BOUND_SIGMAS * error,
+            error: deviations() * error,
         };
         (product, estimate)
     }
@@ -344,7 +359,7 @@ impl CodeQuery {
         let code_error = factors.err * centred.far;
         Estimate {
             score: factors.add + centred.add - factors.ip * signed,
-            error: BOUND_SIGMAS * (code_error * code_error + rounding * rounding).sqrt(),
+            error: deviations() * (code_error * code_error + rounding * rounding).sqrt(),
         }
     }
 }

@@ -94,7 +94,7 @@ impl Drain {
         board: &mut Board,
         host: &mut H,
     ) -> Result<Turn, H::Error> {
-        if !host.quiesced(self.record.epoch) {
+        if !host.quiesced(self.record.epoch) && !planted!("drain_does_not_wait") {
             return Ok(Turn::Wait);
         }
         let dim = board.index.space().code_dim();
@@ -113,7 +113,7 @@ impl Drain {
                 todo.push((at, pair));
             }
         }
-        if todo.is_empty() {
+        if todo.is_empty() || planted!("dropped_after_a_slice") && !self.done.is_empty() {
             return self.finish(board, host, &contents);
         }
         let unknown = |(_, pair): &&(usize, (RowId, Vver))| {
@@ -145,6 +145,12 @@ impl Drain {
                 continue;
             }
             let columns = contents.entry(at).columns;
+            let old = planted!("mark_of_before_the_intent");
+            if old && contents.mark(pair.0, pair.1).is_none() && !txn.lists(self.id, pair.0, pair.1)
+            {
+                dealt.push(pair);
+                continue;
+            }
             self.deal(board, host, &set, &mut txn, pair, columns)?;
             dealt.push(pair);
         }
@@ -171,14 +177,14 @@ impl Drain {
             Some(Mark::DONE) => return Ok(()),
             Some(Mark::Moved(_)) => 0,
             Some(Mark::Dead(ts)) => ts,
-            None if txn.lists(self.id, row, vver) => {
+            None if txn.lists(self.id, row, vver) || planted!("drain_gives_unlisted") => {
                 return self.give(board, host, set, txn, (row, vver), columns);
             }
             None => return Ok(()),
         };
         let done = Write::put(Key::Mark(self.id, row, vver), Mark::DONE.encode());
         txn.writes.push(done);
-        if ts > host.horizon() {
+        if ts > host.horizon() && !planted!("drain_drops_the_dead") {
             let mut vector = self.vectors.remove(&(row, vver));
             if vector.is_none() {
                 host.row_at(row, ts - 1, &mut |found, version, elements| {
@@ -226,7 +232,13 @@ impl Drain {
             }
             .into());
         };
-        let entry = || board.index.entry(&vector, &centre, columns);
+        let old_centre = planted!("coded_against_the_old_centre");
+        let against = if old_centre {
+            &self.record.centre
+        } else {
+            &centre
+        };
+        let entry = || board.index.entry(&vector, against, columns);
         txn.add_copy(host, to, row, vver, entry)?;
         self.targets.insert(to);
         if self.job.kind == JobKind::Split {
@@ -401,6 +413,9 @@ impl Drain {
             [first, second] if first.1 != second.1 => {}
             [_] => {}
             _ => return None,
+        }
+        if planted!("no_reassign") {
+            return None;
         }
         let job = Job {
             kind: JobKind::Reassign,

@@ -114,7 +114,7 @@ fn choose<H: MaintenanceHost>(
         let (row, vver) = (entry.row, entry.vver);
         match contents.mark(row, vver) {
             None => continue,
-            Some(Mark::Dead(ts)) if ts > horizon => {
+            Some(Mark::Dead(ts)) if ts > horizon && !planted!("fold_drops_early") => {
                 choice.drop_at = choice.drop_at.min(ts);
                 continue;
             }

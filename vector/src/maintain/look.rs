@@ -177,7 +177,12 @@ impl<'l> Look<'l> {
             let new = self.distance(score, self.children[at].square);
             let than_old = weight * (spread * apart + rounding + old_rounding);
             let than_own = weight * (spread * centred.far + rounding);
-            !is_above(new - old, than_old) && !is_above(new - own, than_own)
+            let farther = if planted!("old_and_new_centre_exchanged") {
+                old - new
+            } else {
+                new - old
+            };
+            !is_above(farther, than_old) && !is_above(new - own, than_own)
         })
     }
 

@@ -192,7 +192,9 @@ impl Maintainer {
         let result = self.slice(host);
         if result.is_err() {
             host.release();
-            self.before = self.counters();
+            if !planted!("counters_lost") {
+                self.before = self.counters();
+            }
             self.board = None;
         }
         result
@@ -244,7 +246,9 @@ impl Maintainer {
                 self.parked.push_back(Task::Drain(drain));
             }
         }
-        self.survey = board.loads.keys().rev().copied().collect();
+        if !planted!("no_survey") {
+            self.survey = board.loads.keys().rev().copied().collect();
+        }
         self.board = Some(board);
         Ok(())
     }

@@ -85,7 +85,8 @@ fn move_one<H: MaintenanceHost>(
             .get(&id)
             .is_none_or(|load| load.state == State::Draining)
     };
-    if !txn.lists(from, row, vver) || draining(from) {
+    let lists = txn.lists(from, row, vver) || planted!("move_of_unlisted");
+    if !lists || draining(from) {
         return Ok(false);
     }
     let listed = txn
@@ -114,7 +115,8 @@ fn move_one<H: MaintenanceHost>(
         None => return Ok(false),
     }
     debug_assert!(read_mark(host, from, row, vver)?.is_none());
-    let mark = Mark::Moved(set.epoch() + 1).encode();
+    let later = u64::from(!planted!("moved_in_this_epoch"));
+    let mark = Mark::Moved(set.epoch() + later).encode();
     txn.writes
         .push(Write::put(Key::Mark(from, row, vver), mark));
     txn.count_on(row);

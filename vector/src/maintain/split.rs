@@ -175,7 +175,8 @@ impl Gather {
         }
         let least = rows.len() / SIDE_MIN;
         let mut pivot = 0;
-        if first.centre == second.centre || to_first.min(rows.len() - to_first) <= least {
+        let uneven = to_first.min(rows.len() - to_first) <= least;
+        if (first.centre == second.centre || uneven) && !planted!("equal_vectors_not_flagged") {
             first = child(&all);
             second = first.clone();
             let mut ids: Vec<RowId> = self.members.iter().map(|member| member.0).collect();

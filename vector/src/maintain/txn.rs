@@ -38,7 +38,7 @@ impl Txn {
         if self.locators.contains_key(&row) {
             return Ok(true);
         }
-        if !host.try_intent(row) {
+        if !planted!("no_intent") && !host.try_intent(row) {
             return Ok(false);
         }
         let mut found = None;
@@ -115,6 +115,7 @@ impl Txn {
             self.change(to, [1, 0, 1]);
         }
         if let Some(locator) = self.locator(row) {
+            locator.vver.0 += u32::from(planted!("a_move_raises_the_version"));
             locator.postings.push(to);
         }
         Ok(())
@@ -146,7 +147,9 @@ impl Txn {
         publish: Publish,
     ) -> Result<(), H::Error> {
         for (row, (before, after)) in std::mem::take(&mut self.locators) {
-            let needed = after.filter(|locator| locator.live || locator.stale > 0);
+            let needed = after.filter(|locator| {
+                locator.live || locator.stale > 0 && !planted!("locator_goes_early")
+            });
             if needed != before {
                 let key = Key::Locator(row);
                 self.writes.push(match needed {

@@ -460,6 +460,7 @@ impl<S: PostingStore> Search<'_, S> {
     /// Whether the rows bear out the thresholds that bounds gave (V2).
     fn borne_out(&self) -> bool {
         let relied_on = self.state.uppers.threshold();
-        self.exact_threshold() <= relied_on || relied_on.is_infinite()
+        let unchecked = planted!("thresholds_not_borne_out");
+        self.exact_threshold() <= relied_on || relied_on.is_infinite() || unchecked
     }
 }

@@ -48,6 +48,7 @@ impl<S: PostingStore> Search<'_, S> {
             {
                 rest = others;
                 let known = self.state.measured.contains(&candidate.row);
+                let known = known && !planted!("a_hit_for_each_copy");
                 if !known && may_hit(candidate.lower, threshold) {
                     batch.push(*candidate);
                 }
@@ -87,7 +88,9 @@ impl<S: PostingStore> Search<'_, S> {
                 let extra = Extra::decode(value, dim)?;
                 for candidate in &mut *same {
                     // A fold may have given the slots other entries since the block was read.
-                    let place = candidate.place.filter(|place| place.seal == extra.seal());
+                    let place = candidate.place.filter(|place| {
+                        place.seal == extra.seal() || planted!("extra_bits_of_another_fold")
+                    });
                     let slot = place.and_then(|place| {
                         let (factors, planes) = extra.slot(usize::from(place.slot))?;
                         Some((place.product, planes, factors))
@@ -132,7 +135,9 @@ impl<S: PostingStore> Search<'_, S> {
         let uppers = &mut self.state.uppers;
         self.store.rows(rows, &mut |row, vver, vector| {
             // V1: another version is another vector; its own entry leads to it.
-            if !wanted(row, vver) || !measured.insert(row) {
+            let right = wanted(row, vver) || planted!("any_version_of_a_row");
+            let each = planted!("a_hit_for_each_copy");
+            if !right || !measured.insert(row) && !each {
                 return Ok(());
             }
             if vector.len() != prepared.dim() {

@@ -49,7 +49,7 @@ impl<S: PostingStore> Search<'_, S> {
             None if probe.id == PostingId::UNASSIGNED => Head::default(),
             None => return Ok(false),
         };
-        if head.lacks_since > set.epoch() {
+        if head.lacks_since > set.epoch() && !planted!("lacks_since_not_looked_at") {
             return Ok(false);
         }
         let (snapshot, horizon) = (store.snapshot(), head.fold_horizon);
@@ -124,7 +124,8 @@ impl<S: PostingStore> Search<'_, S> {
             if columns.seal() != place.seal {
                 continue;
             }
-            let columns = columns.slot(usize::from(place.slot));
+            let other = usize::from(planted!("columns_of_another_slot"));
+            let columns = columns.slot(usize::from(place.slot) ^ other);
             candidate.asked = self.store.admits(columns);
             self.state.found.asked += 1;
         }
@@ -184,7 +185,7 @@ impl<S: PostingStore> Search<'_, S> {
             let pair = (candidate.row, candidate.vver);
             let mark = marks.binary_search_by_key(&pair, |mark| (mark.0, mark.1));
             !mark.is_ok_and(|at| match marks[at].2 {
-                Mark::Dead(ts) => ts <= snapshot,
+                Mark::Dead(ts) => ts <= snapshot || planted!("marks_of_the_future"),
                 Mark::Moved(at) => at <= epoch,
             })
         });
