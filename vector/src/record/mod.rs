@@ -8,14 +8,18 @@
 //! `decode(encode(x)) == x`; F3 lengths are exact: no record has bytes to spare; F4 what lies
 //! beside a block carries its seal, which no two blocks of a posting with one number share.
 
+mod any;
 mod block;
 mod columns;
 mod meta;
+#[cfg(test)]
+mod seeds;
 mod small;
 #[cfg(test)]
 mod tests;
 mod tuning;
 
+pub use any::decode_any;
 pub(crate) use block::{Block, BlockBuilder, Extra, TailEntry};
 pub(crate) use columns::Columns;
 pub use meta::{IndexState, Meta};
@@ -375,35 +379,4 @@ impl<'a> Reader<'a> {
             found,
         }
     }
-}
-
-/// Tries every decoder on the same bytes: the entry point of a fuzz target. Returns how many took
-/// them. The first two bytes choose the code dimensions.
-#[doc(hidden)]
-#[must_use]
-pub fn decode_any(bytes: &[u8]) -> usize {
-    let Some((&[low, high], value)) = bytes.split_first_chunk() else {
-        return 0;
-    };
-    let units = u16::from_le_bytes([low, high]) % 256 + 1;
-    let dim = usize::from(units) * 64;
-    let taken = [
-        Key::decode(value).is_ok(),
-        Block::decode(value, dim).is_ok_and(|block| {
-            let mut codes = Vec::new();
-            (0..block.used()).for_each(|slot| block.code(slot, &mut codes));
-            codes.len() * 8 == block.used() * dim
-        }),
-        Extra::decode(value, dim).is_ok_and(|extra| extra.slot(0).is_some()),
-        Columns::decode(value).is_ok_and(|columns| columns.slot(32).is_none()),
-        TailEntry::decode(value, dim).is_ok(),
-        Head::decode(value).is_ok(),
-        Mark::decode(value).is_ok(),
-        Locator::decode(value).is_ok(),
-        Tuning::decode(value).is_ok(),
-        Centroid::decode(value, dim).is_ok(),
-        Job::decode(value, dim).is_ok(),
-        Meta::decode(value).is_ok(),
-    ];
-    taken.into_iter().filter(|&ok| ok).count()
 }
