@@ -9,6 +9,7 @@ use crate::centroid::{CentroidSet, Probe};
 use crate::code::query::CodeQuery;
 use crate::code::{Factors, Space, encode_extra, encode_signs};
 use crate::error::VectorError;
+use crate::kernel::Kernels;
 use crate::limits::COLUMNS_MAX;
 use crate::metric::Metric;
 use crate::params::IndexParams;
@@ -70,9 +71,10 @@ impl VectorIndex {
     /// An index with these parameters. O(dimension).
     ///
     /// # Errors
-    /// [`IndexError::Parameter`] for one outside its range.
+    /// [`IndexError::Parameter`] for one outside its range, and as [`Kernels::asked`].
     pub fn new(params: IndexParams) -> Result<Self, IndexError> {
         params.check()?;
+        Kernels::asked()?;
         let space = Space::new(params.metric, params.dim, params.seed);
         Ok(Self { params, space })
     }

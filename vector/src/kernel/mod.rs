@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use crate::limits::LANES;
+use crate::store::IndexError;
 pub(crate) use codes::{Bounding, FACTOR_BYTES};
 
 /// Writes a tier's three batch functions around its `zero`, `dot_step`, `l2_step` and `fold`.
@@ -185,6 +186,8 @@ impl Kernels {
     /// The widest tier that this processor has; where the environment variable
     /// `TERRANE_KERNELS` names one that it has (`scalar`, `neon`, `avx2`, `avx512`), that one.
     /// Looked at once in the life of a process. For tests of what stands above the kernels.
+    /// Another name changes nothing here, but no [`crate::VectorIndex`] is made then
+    /// ([`Kernels::asked`]).
     ///
     /// ```
     /// use terrane_vector::Kernels;
@@ -198,11 +201,30 @@ impl Kernels {
     pub fn detect() -> Self {
         static CHOSEN: OnceLock<Kernels> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
-            let name = std::env::var("TERRANE_KERNELS").unwrap_or_default();
-            let named = Tier::ALL.into_iter().find(|tier| tier.to_string() == name);
             let widest = || Tier::ALL.into_iter().rev().find_map(Self::forced);
-            let chosen = named.and_then(Self::forced).or_else(widest);
-            chosen.unwrap_or(Self::scalar())
+            let asked = Self::asked().ok().flatten();
+            asked.or_else(widest).unwrap_or(Self::scalar())
+        })
+    }
+
+    /// The kernels that the environment variable `TERRANE_KERNELS` names; `None` where it is not
+    /// set or empty.
+    ///
+    /// # Errors
+    /// [`IndexError::Parameter`] for a name that no tier has, and for a tier that this processor
+    /// lacks.
+    pub fn asked() -> Result<Option<Self>, IndexError> {
+        let name = std::env::var_os("TERRANE_KERNELS").unwrap_or_default();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let named = Tier::ALL
+            .into_iter()
+            .find(|tier| *tier.to_string() == *name);
+        let kernels = named.and_then(Self::forced);
+        kernels.map(Some).ok_or(IndexError::Parameter {
+            name: "TERRANE_KERNELS",
+            expected: "scalar, neon, avx2 or avx512, and a tier of this processor",
         })
     }
 
