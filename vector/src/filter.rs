@@ -61,6 +61,9 @@ pub(crate) fn idle_weight(entries: usize, judged: usize, admitted: usize) -> f32
     if judged < WEIGHED_MIN {
         return 0.0;
     }
+    if planted!("every_posting_is_idle") {
+        return 1.0;
+    }
     let rate = admitted as f32 / judged as f32;
     let likely = 1.0 - (1.0 - rate).powi(entries.min(1 << 20) as i32);
     likely * rate.sqrt().sqrt()

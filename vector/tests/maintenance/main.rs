@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod between;
+mod geometry;
 mod jobs;
 mod mistakes;
 mod schedules;

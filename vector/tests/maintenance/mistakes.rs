@@ -139,7 +139,7 @@ fn mistake_2_no_vector_is_lost_at_any_point_of_a_crash() {
 }
 
 // Seen to fail with: the version starting at 1 again while a marked copy is there; a version given
-// out twice after a delete.
+// out twice after a delete; a move that raises it (between the updates only).
 #[test]
 fn mistake_3_a_stale_entry_neither_comes_back_nor_hides_a_live_one() {
     let mut world = World::empty(params(Metric::L2, 16, 16));
@@ -243,6 +243,41 @@ fn mistake_5_old_snapshots_find_their_rows_whatever_maintenance_does() {
     }
 }
 
+// Seen to fail with: dead entries dropped by a fold, and by a drain, whatever the horizon.
+#[test]
+fn mistake_5_a_snapshot_is_what_it_was_after_twenty_thousand_updates() {
+    let mut world = World::empty(params(Metric::L2, 16, 32));
+    let mut stream = Stream(18);
+    for id in 0..800 {
+        world.change(RowId(id), Some(stream.vector(16)));
+        world.step();
+    }
+    let old = world.snapshot();
+    let rows = world.at(old);
+    for update in 0..20_000 {
+        let vector = (stream.below(8) > 0).then(|| stream.vector(16));
+        world.change(RowId(stream.below(1200)), vector);
+        world.step();
+        if update % 5000 == 4999 {
+            world.verify();
+            world.recall(&mut stream, 10, 0.98);
+            let mut all = world.full(&[0.0; 16], 2000, old);
+            all.sort_unstable();
+            assert!(all.iter().eq(rows.keys()), "{} of 800 rows", all.len());
+        }
+    }
+    let stats = world.maintainer.stats();
+    assert!(stats.splits > 50 && stats.folds > 300, "{stats:?}");
+    world.close(0);
+    world.settle();
+    world.verify();
+    world.recall(&mut stream, 10, 0.98);
+    assert!(
+        world.maintainer.stats().dead < 400,
+        "what was kept for the snapshot goes"
+    );
+}
+
 // Seen to fail with: children of one centre without the cut by row id (the split does not end).
 #[test]
 fn mistake_6_ten_thousand_equal_vectors_are_all_found() {
@@ -261,120 +296,6 @@ fn mistake_6_ten_thousand_equal_vectors_are_all_found() {
     assert!(stats.equal_splits > 50 && stats.splits < 400, "{stats:?}");
     let refused = world.index.prepare(RowId(1), Some(&[f32::NAN; 24]));
     assert!(matches!(refused, Err(VectorError::NotFinite { .. })));
-}
-
-// Seen to fail with: entries that a drain copies coded against the old centre.
-#[test]
-fn mistake_7_codes_and_places_are_right_after_churn() {
-    for metric in Metric::ALL {
-        let mut world = World::empty(params(metric, 48, 40));
-        let mut stream = Stream(12);
-        for id in 0..4000_u64 {
-            world.change(RowId(id % 1500), Some(stream.vector(48)));
-            for _ in 0..4 {
-                world.step();
-            }
-        }
-        world.settle();
-        // The checker encodes every row against its posting's centre.
-        world.verify();
-        let quality = world.index.quality(&world.store, 1).unwrap();
-        assert_eq!(quality.rows, 1500);
-        assert!(
-            quality.violations * 100 <= quality.rows * 8,
-            "{metric}: {quality:?}"
-        );
-        assert!(quality.stretch < 1.01, "{metric}: {quality:?}");
-        let stats = world.maintainer.stats();
-        assert!(
-            stats.moved > 50 && stats.undecided < stats.evaluated / 8,
-            "{stats:?}"
-        );
-    }
-}
-
-/// A point of a cube in three of many dimensions.
-fn in_a_cube(stream: &mut Stream, dim: usize) -> Vec<f32> {
-    let mut vector = vec![0.0; dim];
-    for element in &mut vector[..3] {
-        *element = stream.below(1 << 20) as f32 / (1 << 18) as f32;
-    }
-    vector
-}
-
-/// Loads rows, at times with a crash in a drain, until there is nothing left to do but what is for
-/// quiet times. Codes tell much in so many dimensions, so a wrong question hides nowhere.
-fn rows_are_with_their_nearest_centre(crashes: bool) {
-    let mut world = World::empty(params(Metric::L2, 512, 32));
-    let mut stream = Stream(31);
-    let mut on_the_way = 0;
-    for id in 0..1800 {
-        if id % 100 == 99 {
-            let quality = world.index.quality(&world.store, 1).unwrap();
-            on_the_way += quality.violations;
-        }
-        let vector = in_a_cube(&mut stream, 512);
-        world.change(RowId(id), Some(vector));
-        for _ in 0..4 {
-            world.step();
-            // Then the drain does not know what is misplaced, and the children are looked at.
-            let drains = world.maintainer.stats().draining > 0;
-            if crashes && drains && stream.below(2) == 0 {
-                world.crash();
-            }
-        }
-    }
-    // Not on to the rounds of quiet times, which look at all postings again.
-    let idle = (0..50_000).find(|_| world.step() == Progress::Idle);
-    assert!(idle.is_some());
-    let quality = world.index.quality(&world.store, 1).unwrap();
-    assert_eq!(quality.rows, 1800);
-    assert!(quality.violations <= 3, "{quality:?}");
-    // Rows that wait for upkeep at 18 moments. With crashes it is slower and the queue short.
-    let most = if crashes { 75 } else { 180 };
-    assert!(on_the_way <= most, "{on_the_way} rows on the way");
-}
-
-// Seen to fail with: the first child's centre taken for the old one; the old centre and the child's
-// exchanged for the postings around, and in what a drain finds misplaced.
-#[test]
-fn mistake_7_after_splits_every_row_is_with_its_nearest_centre() {
-    rows_are_with_their_nearest_centre(false);
-}
-
-// Seen to fail with: the old centre and the child's exchanged for the children after a crash.
-#[test]
-fn mistake_7_after_crashes_in_drains_too() {
-    rows_are_with_their_nearest_centre(true);
-}
-
-// Seen to fail with new centres at rest and no sweep before them.
-#[test]
-fn mistake_1_at_rest_rows_are_with_the_nearest_of_all_centres() {
-    for metric in [Metric::L2, Metric::Cosine] {
-        let mut world = World::empty(params(metric, 32, 40));
-        let mut stream = Stream(31);
-        for id in 0..1500 {
-            world.change(RowId(id), Some(stream.vector(32)));
-            world.step();
-        }
-        world.settle();
-        // As if a reassign had not come so far: most centres are not looked at.
-        for id in 1500..1700 {
-            let bound = world.bind_to(RowId(id), stream.vector(32), |id| id.0 % 5 == 0);
-            world.apply(bound);
-        }
-        let before = world.index.quality(&world.store, 1).unwrap();
-        world.settle();
-        world.verify();
-        let after = world.index.quality(&world.store, 1).unwrap();
-        let stats = world.maintainer.stats();
-        assert!(
-            before.far_violations > 100 && stats.swept > 1700,
-            "{before:?} {stats:?}"
-        );
-        assert!(after.far_violations < 5, "{metric}: {after:?}");
-    }
 }
 
 // Seen to fail with: the centres that came since the base was made not in the order of a search.
