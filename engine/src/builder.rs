@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use terrane_btree::{Class, StoreOptions};
+use terrane_vector::Kernels;
 use terrane_wal::env::Env;
 use terrane_wal::io::BackendChoice;
 use terrane_wal::{LogOptions, limits as wal_limits};
@@ -219,7 +220,8 @@ impl Builder {
     /// Opens the database in the directory `path`.
     ///
     /// # Errors
-    /// `Invalid`: an option, or a path that is no database directory. `NotFound`, `Exists`: see
+    /// `Invalid`: an option, a path that is no database directory, or a `TERRANE_KERNELS` in the
+    /// environment that names no kernels of this processor. `NotFound`, `Exists`: see
     /// [`Create`]; `NotFound` also if the parent directory is missing. `Locked`: it is open in
     /// this process or another. `ReadOnly`: the directory takes no writes, or a read-only open of a
     /// database that needs recovery. `Version`, `Corrupt`, `Io`, `Full`.
@@ -253,6 +255,10 @@ impl Builder {
             let error = Error::new(ErrorKind::Invalid, "an option was given twice");
             return Err(error.with("option", name));
         }
+        Kernels::asked().map_err(|error| {
+            let what = "an environment variable has an unknown value";
+            Error::new(ErrorKind::Invalid, what).caused_by(error)
+        })?;
         let memory = self.memory_bytes.unwrap_or(256 << 20);
         within("memory_bytes", memory, MEMORY_MIN, isize::MAX as usize)?;
         let version_bytes = self.version_bytes.unwrap_or(memory / 10);

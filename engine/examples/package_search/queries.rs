@@ -28,6 +28,13 @@ pub(crate) struct Searched {
 /// Queries that are also answered by a scan of every row.
 const EXACT_QUERIES: usize = 50;
 
+/// The goal of recall of a search that says nothing, and how far a few hundred queries may fall
+/// short of it.
+const GOAL: f64 = 0.95;
+const SHORT: f64 = 0.03;
+/// A scan finds the true nearest rows; the given answers may break a tie otherwise.
+const SCANNED: f64 = 0.999;
+
 /// Runs every show.
 pub(crate) fn show(
     db: &Database,
@@ -74,6 +81,18 @@ pub(crate) fn show(
     in_transaction_and_snapshot(db, packages, dataset, &queries[0])?;
     // A data set without a filter is refused when it is read.
     let filtered_recall = recalls.iter().sum::<f64>() / recalls.len() as f64;
+    for (what, found, least) in [
+        ("recall by scan", exact.recall, SCANNED),
+        ("recall by index", recall, GOAL - SHORT),
+        (
+            "recall by index with filters",
+            filtered_recall,
+            GOAL - SHORT,
+        ),
+    ] {
+        let (expected, shown) = (format!("{least} or more"), format!("{found:.4}"));
+        expect(found >= least, what, &expected, &shown)?;
+    }
     Ok(Searched {
         recall,
         filtered_recall,

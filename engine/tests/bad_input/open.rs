@@ -478,4 +478,28 @@ fn row_84_a_ring_that_is_not_granted() {
     }
 }
 
+// In a process of its own: the variable is read once.
+#[test]
+fn row_84_kernels_that_are_not_there() {
+    let name = "TERRANE_KERNELS";
+    if std::env::var_os(name).is_some_and(|value| value == "sse9") {
+        let parts = [name, "scalar, neon, avx2 or avx512"];
+        refused(
+            builder().open(Made::new().dir()),
+            ErrorKind::Invalid,
+            &parts,
+        );
+        return;
+    }
+    let test = "open::row_84_kernels_that_are_not_there";
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args(["--exact", test]).env(name, "sse9");
+    let output = child.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.contains("1 passed"),
+        "{told}"
+    );
+}
+
 const MANY_ROWS: u64 = crate::MANY;
