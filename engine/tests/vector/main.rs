@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic wherever it stands
 
 mod build;
+mod building;
 mod commits;
 mod crash;
 mod damage;
+mod film;
 mod filters;
 mod options;
+mod stage;
 mod threads;
 mod world;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use terrane::{Builder, Database, Read, Record, Table, TableDef, Transaction, Vector};
 
 pub(crate) const DIM: usize = 24;
+/// Places that vectors lie around.
+pub(crate) const TOPICS: u64 = 30;
 
 #[derive(Record, Clone, Debug, PartialEq)]
 pub(crate) struct Item {
@@ -45,10 +47,26 @@ impl Random {
         (0..6).map(|_| one(self.next())).sum::<f32>() * 1.4
     }
 
-    /// A vector near one of 30 topics.
+    /// A vector near one of the topics.
     pub(crate) fn vector(&mut self) -> [f32; DIM] {
-        let mut topic = Random(self.below(30));
-        std::array::from_fn(|_| topic.normal() + 0.6 * self.normal())
+        let topic = self.below(TOPICS);
+        self.vector_near(topic)
+    }
+
+    /// A vector near this topic.
+    pub(crate) fn vector_near(&mut self, topic: u64) -> [f32; DIM] {
+        self.vector_of(topic, 0.6)
+    }
+
+    /// A vector as wide around one of the topics as is said.
+    pub(crate) fn vector_around(&mut self, width: f32) -> [f32; DIM] {
+        let topic = self.below(TOPICS);
+        self.vector_of(topic, width)
+    }
+
+    fn vector_of(&mut self, topic: u64, width: f32) -> [f32; DIM] {
+        let mut topic = Random(topic);
+        std::array::from_fn(|_| topic.normal() + width * self.normal())
     }
 
     pub(crate) fn item(&mut self) -> Item {
