@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod film;
 mod filters;
+mod goals;
 mod options;
 mod stage;
 mod threads;
