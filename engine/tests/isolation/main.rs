@@ -2,9 +2,10 @@
 //!
 //! `stepped` interleaves hand-made transactions on one thread, one anomaly each: at the weaker
 //! level those that it allows must show, or the test sees nothing; `reach` does so for what a scan
-//! has seen and for what it has not, `indexes` for the ways of reading above it. `threads` runs
-//! workloads with an invariant on real threads. `list_append` records whole histories on four
-//! threads and hands them to two checkers, our own (`graph`) and the crate `adya`.
+//! has seen and for what it has not, `indexes` for the ways of reading above it, `near` for searches
+//! that a vector index serves. `threads` runs workloads with an invariant on real threads.
+//! `list_append` records whole histories on four threads and hands them to two checkers, our own
+//! (`graph`) and the crate `adya`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@
 mod graph;
 mod indexes;
 mod list_append;
+mod near;
 mod reach;
 mod stepped;
 mod threads;
