@@ -12,6 +12,7 @@ mod damage;
 mod film;
 mod filters;
 mod goals;
+mod long;
 mod options;
 mod stage;
 mod threads;

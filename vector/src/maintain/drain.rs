@@ -141,7 +141,10 @@ impl Drain {
                 break;
             }
             if !txn.take(host, pair.0)? {
-                in_use += 1;
+                match is_gone(host, &contents, pair)? {
+                    true => dealt.push(pair),
+                    false => in_use += 1,
+                }
                 continue;
             }
             let columns = contents.entry(at).columns;
@@ -425,4 +428,23 @@ impl Drain {
         let known = (!self.resumed).then(|| std::mem::take(&mut self.misplaced));
         Some(Reassign::new(self.id, job, self.centres.clone(), known))
     }
+}
+
+/// Whether an entry was dealt with and its row is gone since, locator and all: a host that reads
+/// the keys of rows from locators has no intent to give for it. Nothing binds to the posting any
+/// more, so it stays that way.
+fn is_gone<H: MaintenanceHost>(
+    host: &H,
+    contents: &Contents,
+    (row, vver): (RowId, Vver),
+) -> Result<bool, H::Error> {
+    if !matches!(contents.mark(row, vver), None | Some(Mark::DONE)) {
+        return Ok(false);
+    }
+    let mut found = false;
+    host.locator(row, &mut |_, _| {
+        found = true;
+        Ok(())
+    })?;
+    Ok(!found)
 }
