@@ -14,6 +14,7 @@ mod filters;
 mod goals;
 mod long;
 mod options;
+mod sizes;
 mod stage;
 mod threads;
 mod world;

@@ -42,7 +42,7 @@ impl Random {
         self.next() % limit
     }
 
-    fn normal(&mut self) -> f32 {
+    pub(crate) fn normal(&mut self) -> f32 {
         let one = |word: u64| (word >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
         (0..6).map(|_| one(self.next())).sum::<f32>() * 1.4
     }
