@@ -2,8 +2,8 @@
 //!
 //! `stepped` interleaves hand-made transactions on one thread, one anomaly each: at the weaker
 //! level those that it allows must show, or the test sees nothing; `reach` does so for what a scan
-//! has seen and for what it has not, `indexes` for the ways of reading above it, `near` for searches
-//! that a vector index serves. `threads` runs workloads with an invariant on real threads.
+//! has seen and for what it has not, `indexes` for the ways of reading above it, `near` for
+//! searches that a vector index serves. `threads` runs workloads with an invariant on real threads.
 //! `list_append` records whole histories on four threads and hands them to two checkers, our own
 //! (`graph`) and the crate `adya`.
 
