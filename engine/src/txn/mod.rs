@@ -70,3 +70,6 @@ mod models;
 #[cfg(not(loom))]
 #[cfg(test)]
 mod tests;
+#[cfg(loom)]
+#[cfg(test)]
+mod vector_models;

@@ -12,7 +12,6 @@ use loom::thread;
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use terrane_wal::sync::{AtomicU64, Mutex, Ordering};
 
-use crate::txn::epochs::Epochs;
 use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPositions;
 use crate::txn::prefix::Prefix;
@@ -482,111 +481,4 @@ fn scan_beside_commit_looks_too_early_off() {
 #[should_panic(expected = "H2")]
 fn scan_beside_commit_ends_too_late_off() {
     scan_beside_commit(true, false);
-}
-
-/// Commits that bind to postings of the newest set, and the upkeep that drains one.
-struct Postings {
-    epochs: Epochs<u8>,
-    prefix: Prefix,
-    /// Position and timestamp of the next commit; the sequencer's section.
-    sequencer: Mutex<u64>,
-    /// What commits have put into posting P and into its child A.
-    old: Mutex<u32>,
-    new: Mutex<u32>,
-}
-
-/// Posting P is open in the set 1 and drains into A from set 2 on.
-const OPEN: u8 = 1;
-
-impl Postings {
-    fn new() -> Arc<Postings> {
-        Arc::new(Postings {
-            epochs: Epochs::new(1, Arc::new(OPEN)),
-            prefix: Prefix::new(Lsn(0), Ts(0)),
-            sequencer: Mutex::new(0),
-            old: Mutex::new(0),
-            new: Mutex::new(0),
-        })
-    }
-
-    /// A commit of one vector. With `guarded` switched off it trusts the set that it bound to.
-    fn commit(&self, guarded: bool) {
-        loop {
-            let set = self.epochs.newest();
-            let inside = self.epochs.enter();
-            if guarded && *inside.set() != *set {
-                continue;
-            }
-            let ts = {
-                let mut sequencer = self.sequencer.lock();
-                *sequencer += 1;
-                let at = *sequencer;
-                self.prefix.enter(Lsn(at), Lsn(at + 1), Ts(at));
-                *sequencer += 1;
-                Ts(at)
-            };
-            drop(inside);
-            let posting = if *set == OPEN { &self.old } else { &self.new };
-            *posting.lock() += 1;
-            self.prefix.mark(ts);
-            return;
-        }
-    }
-
-    /// Publishes the set in which P drains and, once nobody can put more into P, moves what is
-    /// there. False if that is not so yet.
-    fn drain(&self, waits: bool) -> bool {
-        self.epochs.publish(2, Arc::new(OPEN + 1));
-        if waits {
-            if !self.epochs.left(2) {
-                return false;
-            }
-            let last = self.prefix.newest();
-            if self.prefix.applied_ts() < last {
-                return false;
-            }
-        }
-        let moved = std::mem::take(&mut *self.old.lock());
-        *self.new.lock() += moved;
-        true
-    }
-}
-
-fn drains(guarded: bool, waits: bool) {
-    loom::model(move || {
-        let postings = Postings::new();
-        let committers: Vec<_> = (0..2)
-            .map(|_| {
-                let postings = postings.clone();
-                thread::spawn(move || postings.commit(guarded))
-            })
-            .collect();
-        let drained = postings.drain(waits);
-        for committer in committers {
-            committer.join().expect("a commit");
-        }
-        let (old, new) = (*postings.old.lock(), *postings.new.lock());
-        assert_eq!(old + new, 2, "no vector is lost");
-        assert!(
-            !drained || old == 0,
-            "a posting that was emptied got one more"
-        );
-    });
-}
-
-#[test]
-fn a_posting_that_was_drained_receives_no_more() {
-    drains(true, true);
-}
-
-#[test]
-#[should_panic(expected = "got one more")]
-fn without_the_guard_a_drained_posting_receives_one_more() {
-    drains(false, true);
-}
-
-#[test]
-#[should_panic(expected = "got one more")]
-fn without_waiting_for_older_epochs_a_drained_posting_receives_one_more() {
-    drains(true, false);
 }

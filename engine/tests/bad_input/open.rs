@@ -485,7 +485,7 @@ fn row_84_kernels_that_are_not_there() {
     if std::env::var_os(name).is_some_and(|value| value == "sse9") {
         let parts = [name, "scalar, neon, avx2 or avx512"];
         refused(
-            builder().open(Made::new().dir()),
+            builder().open(Made::empty().dir()),
             ErrorKind::Invalid,
             &parts,
         );

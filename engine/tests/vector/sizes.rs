@@ -34,7 +34,7 @@ struct Case<R, T> {
     replicas: usize,
 }
 
-/// An element count of a vector near one of a few topics.
+/// The elements of a vector near one of a few topics.
 fn near(random: &mut Random, dim: usize) -> Vec<f32> {
     let mut topic = Random(1_000 + random.below(3));
     (0..dim)
@@ -134,8 +134,8 @@ where
     compare(case, &table, &db, &mut random);
 }
 
-// Each seen to fail with records of more than 2,500 bytes that a search passes over; the second
-// one with one posting for each row, too.
+// The second and third were seen to fail with records of more than 2,500 bytes that a search passes
+// over, the second with one posting for each row too; the first with those of more than 1,500.
 #[test]
 fn sentences_of_384_dimensions_in_pages_of_8_kib() {
     churn(
