@@ -135,7 +135,7 @@ fn same_work((pool, pool_again): &(Stats, Stats), (ring, ring_again): &(Stats, S
         let written = io.batched[CHECKPOINT] + io.batched[EVICT];
         [written, io.batched[PREFETCH], io.lone[MISS]]
     };
-    let near = |a: u64, b: u64| a.abs_diff(b) <= 10 + a.max(b) / 10;
+    let near = |a: u64, b: u64| a.abs_diff(b) <= 10 + a.max(b) / 5;
     for (pool, ring) in [(pool, ring), (pool_again, ring_again)] {
         let pairs = chance(pool).into_iter().zip(chance(ring));
         for (a, b) in pairs {

@@ -162,8 +162,8 @@ impl MaintenanceHost for Between {
     }
 }
 
-// Seen to fail with: an assign that asks neither locator nor mark again; a move that does not ask the
-// locator; a drain that trusts the marks that it read before it had the intents.
+// Seen to fail with: an assign that asks neither locator nor mark again; a move that does not ask
+// the locator; a drain that trusts the marks that it read before it had the intents.
 #[test]
 fn a_commit_between_the_look_and_the_intents_is_noticed() {
     for (replicas, after) in [(1, After::Posting), (1, After::Rows), (2, After::Posting)] {
