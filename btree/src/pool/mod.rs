@@ -142,7 +142,8 @@ pub struct GateGuard<'a> {
     gate: &'a Gate,
     stripe: usize,
     epoch: Epoch,
-    /// A guard leaves through the stripe of its own thread.
+    /// Nothing waits in the gate (T4). Not `Send`: a guard leaves through the stripe of its own
+    /// thread.
     _no_wait: NoWait,
 }
 

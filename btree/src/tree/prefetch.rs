@@ -66,10 +66,12 @@ impl Tree {
         let (mut leaf, mut absent) = (Vec::new(), Vec::new());
         for key in keys {
             self.beside(Target::Key(key), Direction::Forward, 1, &mut leaf)?;
-            let id = leaf.first().copied().unwrap_or(PageId::NONE);
+            let Some(&id) = leaf.first() else {
+                hints.push(LeafHint::default());
+                continue;
+            };
             hints.push(LeafHint::of(id));
-            if id == PageId::NONE {
-            } else if self.pool.is_absent(id) {
+            if self.pool.is_absent(id) {
                 absent.push(id);
             } else {
                 self.pool.expect(id);

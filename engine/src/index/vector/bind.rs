@@ -396,21 +396,9 @@ impl Binding {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::places::{Place, filled, open};
     use super::*;
-    use crate::{Database, Error, ErrorKind, Record, TableDef, Vector};
-
-    #[derive(Record)]
-    struct Place {
-        #[terrane(id = 1, vector(metric = "l2"))]
-        at: Vector<2>,
-    }
-
-    const PLACES: TableDef<u32, Place> = TableDef::new("places");
-
-    fn place(key: u32) -> Place {
-        let at = Vector::from([(key * 37 % 101) as f32, (key * 53 % 97) as f32]);
-        Place { at }
-    }
+    use crate::{Error, ErrorKind, Vector};
 
     /// Publishes a set in which these postings drain.
     fn drain(core: &Core, hosted: &Hosted, postings: &BTreeSet<PostingId>) {
@@ -434,16 +422,8 @@ mod tests {
     fn a_commit_whose_postings_drain_every_time_takes_the_unassigned_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let db = Database::builder().background(false).open(&path).unwrap();
-        let places = db.table(PLACES).unwrap();
-        for from in (0..3000).step_by(100) {
-            let rows = from..from + 100;
-            db.write(|tx| {
-                rows.clone()
-                    .try_for_each(|key| places.put(tx, key, &place(key)))
-            })
-            .unwrap();
-        }
+        let db = open(&path);
+        let places = filled(&db, 3000, 100);
         while db.background_step() {}
         let core = db.core();
         let table = core.vectors.all().remove(0);

@@ -356,15 +356,8 @@ impl MaintenanceHost for Host<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use crate::{Database, Record, TableDef, Vector};
-
-    #[derive(Record)]
-    struct Place {
-        #[terrane(id = 1, vector(metric = "l2"))]
-        at: Vector<2>,
-    }
-
-    const PLACES: TableDef<u32, Place> = TableDef::new("places");
+    use super::super::places::{PLACES, filled, open};
+    use crate::Database;
 
     // Seen to fail with counters that are read from the queue when nobody has it in hand, and
     // otherwise as they were some slices ago.
@@ -372,18 +365,8 @@ mod tests {
     fn counters_are_those_of_the_last_slice_while_another_is_in_hand() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let open = || Database::builder().background(false).open(&path).unwrap();
-        let db = open();
-        let places = db.table(PLACES).unwrap();
-        for from in (0..2000).step_by(50) {
-            db.write(|tx| {
-                (from..from + 50).try_for_each(|key| {
-                    let at = Vector::from([(key * 37 % 101) as f32, (key * 53 % 97) as f32]);
-                    places.put(tx, key, &Place { at })
-                })
-            })
-            .unwrap();
-        }
+        let db = open(&path);
+        let places = filled(&db, 2000, 50);
         let counters = |db: &Database| db.stats().vectors[0].upkeep;
         let table = db.core().vectors.all().remove(0);
         let (mut slices, mut commits) = (0, 0);
@@ -404,7 +387,7 @@ mod tests {
         assert_eq!((before.live, before.queue), (2000, 0));
         drop((places, table, db));
         // No slice yet: postings are counted all the same.
-        let db = open();
+        let db = open(&path);
         drop(db.table(PLACES).unwrap());
         let after = counters(&db);
         assert_eq!((after.ready, after.draining), (before.ready, 0));

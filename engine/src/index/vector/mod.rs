@@ -14,6 +14,8 @@ pub(crate) mod bind;
 pub(crate) mod build;
 mod hints;
 pub(crate) mod maintain;
+#[cfg(test)]
+mod places;
 pub(crate) mod source;
 pub(crate) mod view;
 
