@@ -5,13 +5,11 @@
 //! transaction that copies it: a search that comes later knows the other posting, or its epoch is
 //! older than `lacks_since` and it starts again.
 
-use std::collections::BTreeMap;
-
 use super::Turn;
 use super::board::Board;
 use super::contents::Contents;
 use super::host::{MaintenanceHost, Publish};
-use super::split::fetch;
+use super::split::{Vectors, fetch, fetch_into};
 use super::txn::{SLICE, Txn, read_head, read_mark, read_meta};
 use crate::build::centroid;
 use crate::cluster::{Rows, lists};
@@ -114,19 +112,12 @@ impl Assign {
     ) -> Result<Turn, H::Error> {
         let zero = PostingId::UNASSIGNED;
         let live = contents.live();
-        let mut vectors: BTreeMap<(RowId, Vver), Vec<f32>> = BTreeMap::new();
+        let mut vectors = Vectors::new();
         let (mut txn, mut dropped, mut in_use) = (Txn::default(), Vec::new(), 0);
         let set = host.centroids();
         // Rows in use are passed over: the next ones are looked at.
         for wanted in live.chunks(SLICE) {
-            fetch(
-                host,
-                board.index.space(),
-                wanted,
-                &mut |row, vver, vector| {
-                    vectors.insert((row, vver), vector.to_vec());
-                },
-            )?;
+            fetch_into(host, board.index.space(), wanted, &mut vectors)?;
             for &(row, vver) in wanted {
                 if !txn.take(host, row)? {
                     in_use += 1;

@@ -11,14 +11,14 @@
 //!
 //! Invariants: S2, S7 (`txn.rs`); P3 nothing is dropped while an entry is not dealt with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::board::Board;
 use super::contents::Contents;
 use super::host::{MaintenanceHost, Publish};
 use super::look::Misplaced;
 use super::reassign::{NEIGHBOURS, Reassign};
-use super::split::{distance_squared, fetch, is_nearer, read_centroid};
+use super::split::{Vectors, distance_squared, fetch, fetch_into, is_nearer, read_centroid};
 use super::txn::{SLICE, Txn, read_head, read_mark, read_meta};
 use super::{Task, Turn};
 use crate::centroid::CentroidSet;
@@ -36,7 +36,7 @@ pub(crate) struct Drain {
     /// Centres of the children; read when first needed.
     centres: Vec<(PostingId, Vec<f32>)>,
     /// Vectors in rotated space, read before.
-    vectors: BTreeMap<(RowId, Vver), Vec<f32>>,
+    vectors: Vectors,
     done: BTreeSet<(RowId, Vver)>,
     /// Entries that are farther from their child than they were from the posting.
     misplaced: Vec<Misplaced>,
@@ -58,7 +58,7 @@ impl Drain {
             job,
             record,
             centres: Vec::new(),
-            vectors: BTreeMap::new(),
+            vectors: Vectors::new(),
             done: BTreeSet::new(),
             misplaced: Vec::new(),
             around: Vec::new(),
@@ -125,15 +125,7 @@ impl Drain {
             .take(SLICE)
             .map(|(_, pair)| *pair)
             .collect();
-        let vectors = &mut self.vectors;
-        fetch(
-            host,
-            board.index.space(),
-            &wanted,
-            &mut |row, vver, vector| {
-                vectors.insert((row, vver), vector.to_vec());
-            },
-        )?;
+        fetch_into(host, board.index.space(), &wanted, &mut self.vectors)?;
         let set = host.centroids();
         let (mut txn, mut dealt, mut in_use) = (Txn::default(), Vec::new(), 0);
         for (at, pair) in todo {

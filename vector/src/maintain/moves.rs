@@ -5,13 +5,11 @@
 //!   The mark names the next epoch: searches of this one may have read the new posting already.
 //! * P4. Moves end: each makes a copy strictly nearer to its centre, and centres never change.
 
-use std::collections::BTreeMap;
-
 use super::board::Board;
 use super::contents::Contents;
 use super::host::{MaintenanceHost, Publish};
 use super::look::Misplaced;
-use super::split::{distance_squared, fetch};
+use super::split::{Vectors, distance_squared, fetch_into};
 use super::txn::{Txn, read_mark};
 use crate::centroid::CentroidSet;
 use crate::record::{Key, Mark, PostingId, RowId, State, Vver};
@@ -29,16 +27,9 @@ pub(super) fn move_batch<H: MaintenanceHost>(
     depth: u16,
     ideal: &Ideal<'_>,
 ) -> Result<(), H::Error> {
-    let mut vectors: BTreeMap<(RowId, Vver), Vec<f32>> = BTreeMap::new();
+    let mut vectors = Vectors::new();
     let wanted: Vec<(RowId, Vver)> = batch.iter().map(|found| (found.1, found.2)).collect();
-    fetch(
-        host,
-        board.index.space(),
-        &wanted,
-        &mut |row, vver, vector| {
-            vectors.insert((row, vver), vector.to_vec());
-        },
-    )?;
+    fetch_into(host, board.index.space(), &wanted, &mut vectors)?;
     let (mut txn, mut moved) = (Txn::default(), 0);
     for found in batch {
         // A version that the row has no more is dead: nothing to move.

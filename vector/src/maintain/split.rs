@@ -15,6 +15,8 @@
 //! nearness gives less, as with equal vectors, both children have the centre of all and entries go
 //! by row id.
 
+use std::collections::BTreeMap;
+
 use super::board::Board;
 use super::contents::Contents;
 use super::drain::Drain;
@@ -297,6 +299,21 @@ pub(crate) fn fetch<H: PostingStore>(
         })?;
     }
     Ok(())
+}
+
+/// Vectors of rows by version, in rotated space.
+pub(crate) type Vectors = BTreeMap<(RowId, Vver), Vec<f32>>;
+
+/// As [`fetch`], added to those that are there.
+pub(crate) fn fetch_into<H: PostingStore>(
+    host: &H,
+    space: &Space,
+    wanted: &[(RowId, Vver)],
+    vectors: &mut Vectors,
+) -> Result<(), H::Error> {
+    fetch(host, space, wanted, &mut |row, vver, vector| {
+        vectors.insert((row, vver), vector.to_vec());
+    })
 }
 
 pub(crate) fn read_centroid<H: RecordStore>(
