@@ -16,8 +16,8 @@
 //! there, and patience counts a posting by how likely it holds a match (T2 in `stop.rs`): which of
 //! its entries match is not known, only those within the threshold are asked about. Where few rows
 //! match, patience would end the search in the wrong place or never: once a pass rate can be told
-//! and it means at most [`MATCHES_FEW`] matching rows, every posting is read. That costs a scan of
-//! all codes and columns but no more rows than any other plan, and it is exact up to the bounds.
+//! and it means at most [`MATCHES_FEW`] matching rows, each of them is measured
+//! (`search/matches.rs`): an exact answer for a look at all columns and at the rows that match.
 
 /// What a store says of an entry's filter columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +30,12 @@ pub enum Admit {
     AskRow,
 }
 
-/// With at most this many matching rows in the table every posting is read.
-const MATCHES_FEW: f64 = 2_000.0;
+/// With at most this many matching rows in the table each of them is measured.
+const MATCHES_FEW: f64 = 1_000.0;
+
+/// Where more entries than that match, or may as far as columns tell, bounds tell which rows are
+/// read after all.
+pub(crate) const MATCHES_MAX: usize = 1_500;
 
 /// Entries that were accepted or refused before a pass rate is believed.
 const JUDGED_MIN: usize = 256;
@@ -39,14 +43,15 @@ const JUDGED_MIN: usize = 256;
 /// Entries that were judged before idle postings weigh anything: the first posting is judged whole.
 const WEIGHED_MIN: usize = 32;
 
-/// Postings that were read before a pass rate is believed: the first ones are near the query, where
-/// a filter that goes with the vectors accepts more, or less, than elsewhere.
-const POSTINGS_MIN: usize = 8;
+/// Postings that were read before a pass rate is believed, unless the search would end before: the
+/// first ones are near the query, where a filter that goes with the vectors accepts more, or less,
+/// than elsewhere.
+pub(crate) const POSTINGS_MIN: usize = 8;
 
-/// Whether so few of the table's rows seem to match that all postings are worth a look: after
-/// `postings`, in which `admitted` of `judged` entries were accepted.
-pub(crate) fn few_match(postings: usize, judged: usize, admitted: usize, rows: u64) -> bool {
-    if judged < JUDGED_MIN || postings < POSTINGS_MIN || planted!("few_matches_not_noticed") {
+/// Whether so few of the table's rows seem to match that each is worth a look, when `admitted` of
+/// `judged` entries were accepted.
+pub(crate) fn few_match(judged: usize, admitted: usize, rows: u64) -> bool {
+    if judged < JUDGED_MIN || planted!("few_matches_not_noticed") {
         return false;
     }
     admitted as f64 / judged as f64 * rows as f64 <= MATCHES_FEW
@@ -75,9 +80,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_believed_once_enough_was_judged() {
-        assert!(!few_match(100, 255, 0, 60_000) && !few_match(7, 10_000, 0, 60_000));
-        assert!(few_match(8, 256, 0, 60_000));
-        assert!(few_match(8, 300, 10, 60_000) && !few_match(8, 300, 11, 60_000));
+        assert!(!few_match(255, 0, 60_000) && few_match(256, 0, 60_000));
+        assert!(few_match(300, 5, 60_000) && !few_match(300, 6, 60_000));
         assert_eq!(idle_weight(60, 31, 20), 0.0);
         assert_eq!(idle_weight(60, 1000, 0), 0.0);
         assert_eq!(idle_weight(60, 1000, 1000), 1.0);

@@ -73,6 +73,11 @@ impl StopRule {
         self.all = true;
     }
 
+    /// Whether that was said.
+    pub(crate) fn reads_all(&self) -> bool {
+        self.all
+    }
+
     /// Why the search ends before a posting with this key; `enough` once `k` neighbours are there.
     pub(crate) fn before(&mut self, key: f32, enough: bool) -> Option<Stop> {
         self.least = self.least.min(key);

@@ -24,7 +24,18 @@ pub(crate) fn write(mut number: u64, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// `Codec` when the bytes end inside the number, or the number is overlong or above 64 bits (C1).
+#[inline]
 pub(crate) fn read(input: &mut &[u8]) -> Result<u64> {
+    // Most are of one byte: tags, lengths, small numbers.
+    if let [byte @ ..0x80, rest @ ..] = input {
+        let number = u64::from(*byte);
+        *input = rest;
+        return Ok(number);
+    }
+    read_long(input)
+}
+
+fn read_long(input: &mut &[u8]) -> Result<u64> {
     let mut number = 0_u64;
     for (i, &byte) in input.iter().take(MAX_VARINT_BYTES).enumerate() {
         if i == MAX_VARINT_BYTES - 1 && byte > 1 {

@@ -1,6 +1,6 @@
 //! Filters inside the scan: as many hits as match, in every state.
 
-use terrane::{Filter, Table};
+use terrane::{Filter, Read, Table};
 
 use crate::world::*;
 
@@ -112,6 +112,55 @@ fn an_old_state_is_filtered_by_its_own_columns() {
         let now = now.unwrap();
         assert_eq!(now.len(), 10);
         assert!(now.iter().all(|hit| hit.key % 2 == 0));
+    }
+}
+
+/// The distances of the nearest rows that match, measured one by one, are those of the search.
+fn few_are_exact(table: &Table<i32, Item>, read: &impl Read, rows: &Rows<i32>, query: &[f32]) {
+    let search = table.nearest(Item::PLACE, query, 10);
+    let hits = search.filter(Item::GROUP.eq(3) & Item::WORD.eq("red"));
+    let hits = hits.run(read).unwrap();
+    let found: Vec<f64> = hits.iter().map(|hit| f64::from(hit.distance)).collect();
+    let matching = |row: &&Item| row.group == 3 && row.word == "red";
+    let matching = rows.values().filter(matching);
+    let mut far: Vec<f64> = matching.filter_map(|row| distance(row, query)).collect();
+    far.sort_by(f64::total_cmp);
+    far.truncate(10);
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-3;
+    assert!(
+        found.len() == far.len() && found.iter().zip(&far).all(near),
+        "{found:?} for {far:?}"
+    );
+}
+
+// One in sixty matches. Seen to fail with tails not asked, with columns of the next slot, and with
+// few matches not looked for where patience ends a search.
+#[test]
+fn few_matches_are_exact_beside_upkeep_in_old_states_and_in_a_transaction() {
+    let (_folder, db, table, mut rows) = loaded();
+    let mut random = Random(8);
+    let mut old = Vec::new();
+    for round in 0..40 {
+        db.write(|tx| {
+            for _ in 0..30 {
+                change(&table, tx, &mut rows, &mut random, 5500);
+            }
+            few_are_exact(&table, tx, &rows, &random.vector());
+            Ok(())
+        })
+        .unwrap();
+        db.background_step();
+        few_are_exact(&table, &db.snapshot(), &rows, &random.vector());
+        if round % 8 == 0 {
+            old.push((db.snapshot(), rows.clone()));
+        }
+        for (snapshot, rows) in &old {
+            few_are_exact(&table, snapshot, rows, &random.vector());
+        }
+    }
+    settle(&db);
+    for (snapshot, rows) in &old {
+        few_are_exact(&table, snapshot, rows, &random.vector());
     }
 }
 

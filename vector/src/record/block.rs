@@ -62,6 +62,14 @@ impl<'a> Block<'a> {
         self.used
     }
 
+    /// Rows and versions of all slots, to keep beyond the record.
+    pub(crate) fn ids(&self) -> BlockIds {
+        match self.bytes[ROWS..].first_chunk() {
+            Some(ids) => BlockIds(*ids),
+            None => unreachable!("`decode` saw the length"),
+        }
+    }
+
     fn at<const N: usize>(&self, start: usize, slot: usize) -> [u8; N] {
         let mut out = [0; N];
         out.copy_from_slice(&self.bytes[start + N * slot..][..N]);
@@ -109,6 +117,22 @@ impl<'a> Block<'a> {
                 .iter()
                 .map(|[low, high]| nibble(low) | nibble(high) << 4),
         );
+    }
+}
+
+/// Rows and versions of the slots of a block, as they lie there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockIds([u8; ADDS - ROWS]);
+
+impl BlockIds {
+    /// The entry of a slot; the block says how many it uses.
+    pub(crate) fn slot(&self, slot: usize) -> (RowId, Vver) {
+        let (rows, vvers) = self.0.split_at(VVERS - ROWS);
+        let (row, vver) = (rows.as_chunks().0[slot], vvers.as_chunks().0[slot]);
+        (
+            RowId(u64::from_le_bytes(row)),
+            Vver(u32::from_le_bytes(vver)),
+        )
     }
 }
 

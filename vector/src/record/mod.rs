@@ -20,7 +20,7 @@ mod tests;
 mod tuning;
 
 pub use any::decode_any;
-pub(crate) use block::{Block, BlockBuilder, Extra, TailEntry};
+pub(crate) use block::{Block, BlockBuilder, BlockIds, Extra, TailEntry};
 pub(crate) use columns::Columns;
 pub use meta::{IndexState, Meta};
 pub(crate) use small::{Centroid, Head, Job, JobKind, Locator, Mark, State, narrow};

@@ -4,6 +4,7 @@
 //! centres in order (centroid.rs) -> stop.rs -> scan.rs: blocks and tails: 1-bit bound -> filter
 //!   columns (filter.rs) -> marks -> extra bits of the likely ones -> candidates by lower bound
 //!   -> rows.rs: 16 at a time: extra bits of the others -> rows of the snapshot -> k nearest
+//! few rows match the filter -> matches.rs: columns of all postings -> rows.rs: every match
 //! ```
 //!
 //! Extra bits cost a look into another leaf. While postings are read, only an entry whose
@@ -24,6 +25,7 @@
 //! * V3. `k` hits are returned whenever as many rows match: postings are read to the last before
 //!   fewer are, unless the caller set a limit, and then [`Found::partial`] says so.
 
+mod matches;
 mod rows;
 mod scan;
 
@@ -33,7 +35,7 @@ use crate::centroid::{CentroidSet, OrderRoom, Probe};
 use crate::code::query::{CodeQuery, Scanned};
 use crate::error::VectorError;
 use crate::exact::ExactScan;
-use crate::filter::{Admit, few_match, idle_weight};
+use crate::filter::{Admit, POSTINGS_MIN, few_match, idle_weight};
 use crate::index::VectorIndex;
 use crate::limits::MAX_K;
 use crate::metric::Metric;
@@ -126,7 +128,8 @@ pub struct Found {
     pub stop: Stop,
     /// A limit of the caller ended the search before it had what it looked for.
     pub partial: bool,
-    /// So few rows seemed to match the filter that every posting was read.
+    /// So few rows seemed to match the filter that every posting was read. The hits are exact then
+    /// if columns left 1,500 entries or fewer, for each of their rows was measured.
     pub all_matches: bool,
     /// Postings read.
     pub postings: usize,
@@ -153,6 +156,8 @@ pub struct Scratch {
     fresh: Vec<Candidate>,
     /// Those that only their rows can tell about.
     unsure: Vec<Candidate>,
+    /// Entries of blocks whose columns are still to come.
+    waiting: Vec<matches::Waiting>,
     /// Those whose extra bits and rows are read together.
     batch: Vec<Candidate>,
     /// The postings that were read, by the rank of their candidates.
@@ -204,6 +209,7 @@ impl VectorIndex {
         let code = CodeQuery::new(self.space(), query).map_err(IndexError::from)?;
         let rows = store.row_count()?;
         let (mut restarts, mut eager) = (0, false);
+        let mut plan = Plan::Nearest;
         while !params.exact && rows >= params.exact_below && restarts <= RESTARTS_MAX {
             let set = store.centroids();
             scratch.clear();
@@ -219,10 +225,16 @@ impl VectorIndex {
                 scratch: &mut *scratch,
                 state,
             };
-            match search.run(params, &set, rows)? {
+            let outcome = match plan {
+                Plan::Matches => search.every_match(&set)?,
+                Plan::Nearest | Plan::Bounds => search.run(params, &set, rows, plan)?,
+            };
+            match outcome {
                 Outcome::Done(stop) => return Ok(search.found(stop, restarts)),
                 Outcome::Restart => restarts += 1,
                 Outcome::TooTight => eager = true,
+                Outcome::FewMatch => plan = Plan::Matches,
+                Outcome::ManyMatch => plan = Plan::Bounds,
             }
         }
         exact(store, &prepared, params.k, restarts)
@@ -262,12 +274,27 @@ fn may_hit(lower: f32, threshold: f32) -> bool {
     lower <= threshold || lower.is_nan()
 }
 
+/// How a search goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plan {
+    /// The nearest postings, until they suffice.
+    Nearest,
+    /// Every row that matches.
+    Matches,
+    /// As [`Plan::Nearest`], and every posting if few rows seem to match: more may than that.
+    Bounds,
+}
+
 enum Outcome {
     Done(Stop),
     /// A posting lacks entries of the pinned epoch (S4).
     Restart,
     /// The threshold was lower than the rows bear out (V2).
     TooTight,
+    /// Few rows seem to match the filter: each is to be measured.
+    FewMatch,
+    /// More may match than are worth a look at each.
+    ManyMatch,
 }
 
 /// An entry that may be a hit.
@@ -374,6 +401,7 @@ impl<S: PostingStore> Search<'_, S> {
         params: &SearchParams,
         set: &CentroidSet,
         rows: u64,
+        plan: Plan,
     ) -> Result<Outcome, S::Error> {
         if self.k == 0 {
             return Ok(Outcome::Done(Stop::Complete));
@@ -384,11 +412,20 @@ impl<S: PostingStore> Search<'_, S> {
         // What matches a filter may all be far, so a posting is not too far because of that.
         let ratios = self.index.metric() != Metric::Dot && !self.filtered;
         let mut rule = StopRule::new(params, set.len(), rows, ratios);
+        let limited = params.probes.is_some() || params.postings_max <= set.len();
         let mut order = set.probes(self.code, std::mem::take(&mut self.scratch.order));
         let mut stop = Stop::Complete;
         while let Some(probe) = order.next() {
             let before = self.threshold();
-            if let Some(reason) = rule.before(probe.key, before.is_finite()) {
+            let mut ends = rule.before(probe.key, before.is_finite());
+            if self.filtered && self.few_match(ends, rows) {
+                if plan == Plan::Nearest && !limited && !planted!("few_matches_by_bounds") {
+                    return Ok(Outcome::FewMatch);
+                }
+                rule.read_all();
+                ends = rule.before(probe.key, before.is_finite());
+            }
+            if let Some(reason) = ends {
                 stop = reason;
                 break;
             }
@@ -407,12 +444,8 @@ impl<S: PostingStore> Search<'_, S> {
                 1.0
             };
             rule.after(improved, weight);
-            let read = self.state.found.postings;
-            if self.filtered && few_match(read, self.state.judged, self.state.admitted, rows) {
-                self.state.found.all_matches = true;
-                rule.read_all();
-            }
         }
+        self.state.found.all_matches = rule.reads_all() && stop == Stop::Complete;
         self.scratch.order = order.into_room();
         self.measure_candidates()?;
         if self.borne_out() {
@@ -422,16 +455,27 @@ impl<S: PostingStore> Search<'_, S> {
         }
     }
 
+    /// Whether few rows seem to match the filter, as far as can be told now or where the search
+    /// would end.
+    fn few_match(&self, ends: Option<Stop>, rows: u64) -> bool {
+        let read = self.state.found.postings;
+        let (judged, admitted) = (self.state.judged, self.state.admitted);
+        (read >= POSTINGS_MIN || ends.is_some()) && few_match(judged, admitted, rows)
+    }
+
     /// Reads what no posting has taken yet, before everything else.
     pub(crate) fn unassigned(&mut self, set: &CentroidSet) -> Result<bool, S::Error> {
+        self.posting(self.unassigned_probe(), set)
+    }
+
+    fn unassigned_probe(&self) -> Probe {
         let zeros = vec![0.0; self.index.space().code_dim()];
-        let unassigned = Probe {
+        Probe {
             id: PostingId::UNASSIGNED,
             state: PostingState::Ready,
             centred: self.code.centred(&zeros),
             key: f32::NEG_INFINITY,
-        };
-        self.posting(unassigned, set)
+        }
     }
 
     /// The score above which an entry is of no use. Those whose upper bounds made it are among the

@@ -43,18 +43,34 @@ impl<S: PostingStore> Search<'_, S> {
             Ok(())
         })?;
         self.state.found.postings += 1;
+        if !self.stands(head, probe.id, set)? {
+            return Ok(false);
+        }
+        self.drop_gone(set.epoch());
+        self.sort_out()?;
+        self.refine()?;
+        self.keep()?;
+        Ok(true)
+    }
+
+    /// Whether a posting with this head holds what the snapshot and the pinned epoch may need.
+    pub(super) fn stands(
+        &self,
+        head: Option<Head>,
+        posting: PostingId,
+        set: &CentroidSet,
+    ) -> Result<bool, S::Error> {
         let head = match head {
             Some(head) => head,
             // The unassigned posting has no head before a fold.
-            None if probe.id == PostingId::UNASSIGNED => Head::default(),
+            None if posting == PostingId::UNASSIGNED => Head::default(),
             None => return Ok(false),
         };
         if head.lacks_since > set.epoch() && !planted!("lacks_since_not_looked_at") {
             return Ok(false);
         }
-        let (snapshot, horizon) = (store.snapshot(), head.fold_horizon);
+        let (snapshot, horizon) = (self.store.snapshot(), head.fold_horizon);
         if snapshot < horizon {
-            let posting = probe.id;
             let old = IndexError::SnapshotTooOld {
                 posting,
                 snapshot,
@@ -62,10 +78,6 @@ impl<S: PostingStore> Search<'_, S> {
             };
             return Err(old.into());
         }
-        self.drop_gone(snapshot, set.epoch());
-        self.sort_out()?;
-        self.refine()?;
-        self.keep()?;
         Ok(true)
     }
 
@@ -176,7 +188,8 @@ impl<S: PostingStore> Search<'_, S> {
 
     /// Drops entries that their posting's marks call gone. Marks are sorted by key. A dead entry of
     /// an older snapshot counts there; a moved one counts for the epochs before the move.
-    fn drop_gone(&mut self, snapshot: u64, epoch: u64) {
+    pub(super) fn drop_gone(&mut self, epoch: u64) {
+        let snapshot = self.store.snapshot();
         let (marks, fresh) = (&self.scratch.marks, &mut self.scratch.fresh);
         if marks.is_empty() {
             return;
