@@ -33,23 +33,31 @@ const UNSAFE_PLACES: [&str; 6] = [
 const VAGUE_NAMES: [&str; 6] = ["utils", "common", "types", "misc", "manager", "helper"];
 
 /// Who may import whom: package, then the packages of ours that it may depend on.
-const EDGES: [(&str, &[&str]); 7] = [
+const EDGES: [(&str, &[&str]); 8] = [
     ("wal", &[]),
     ("vector", &[]),
     ("btree", &["terrane-wal"]),
+    ("shard", &["terrane-wal"]),
     (
         "engine",
         &[
             "terrane-wal",
             "terrane-btree",
             "terrane-vector",
+            "terrane-shard",
             "terrane-derive",
         ],
     ),
     ("engine/derive", &[]),
     (
         "fuzz",
-        &["terrane", "terrane-wal", "terrane-btree", "terrane-vector"],
+        &[
+            "terrane",
+            "terrane-wal",
+            "terrane-btree",
+            "terrane-vector",
+            "terrane-shard",
+        ],
     ),
     (
         "benches",
@@ -59,6 +67,7 @@ const EDGES: [(&str, &[&str]); 7] = [
             "terrane-wal",
             "terrane-btree",
             "terrane-vector",
+            "terrane-shard",
         ],
     ),
 ];

@@ -1,0 +1,63 @@
+//! Placement for Terrane: which shard a row lies on, without I/O.
+//!
+//! ```text
+//! column values --vindex--> keyspace id --shard map--> shard
+//!   customer 1              166b40b4...                -40 | 40-80 | 80-
+//! ```
+//!
+//! A *vindex* is a function from column values to a *keyspace id*, a byte string. A *key range* is
+//! a run of ids, a *shard* serves one, and a *shard map* is a set of ranges in which every id lies
+//! exactly once. Adding shards cuts ranges; no row changes its id. The model, the text forms and the
+//! ids are those of Vitess, so data can come from there shard by shard.
+//!
+//! ```
+//! use terrane_shard::{Registry, RoutingEpoch, ShardMap, Value, even_ranges, parse_ranges};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Customers are placed by the hash of their number.
+//! let vindex = Registry::new().build("hash", &[])?;
+//! let place = vindex.map(&[Value::Uint(1)])?;
+//!
+//! let two = ShardMap::new(RoutingEpoch(1), even_ranges(2)?)?;
+//! assert_eq!(two.resolve(&place)[0].to_string(), "-80");
+//!
+//! // The first shard is split. Row and id stay as they are, the answer changes.
+//! let three = ShardMap::new(RoutingEpoch(2), parse_ranges("-40-80-")?)?;
+//! assert_eq!(three.resolve(&place)[0].to_string(), "-40");
+//!
+//! let change = three.replaces(&two)?; // refused if the epoch went back
+//! assert_eq!(format!("{:?} -> {:?}", change.gone, change.come),
+//!     "[ShardId(-80)] -> [ShardId(-40), ShardId(40-80)]");
+//!
+//! // A condition on a column that no vindex knows asks every shard.
+//! assert_eq!(three.resolve(&vindex.prefix(b"1")?).len(), 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds everywhere
+//! * S1: the ranges of a map are a partition, or there is no map (`map/shards.rs`).
+//! * W1: a vindex is a function, and W2: it names a shard too many rather than one too few
+//!   (`vindex/mod.rs`).
+//! * Input that cannot be served is a [`MapError`] or a [`VindexError`] that names what, where,
+//!   expected and found. Nothing here panics on it, opens a file, or reads a clock.
+//!
+//! # Where to start reading
+//! `map/mod.rs` (ids, ranges, the map), `vindex/mod.rs` (values to ids), `limits.rs`.
+
+#![forbid(unsafe_code)]
+
+mod limits;
+mod map;
+mod vindex;
+
+pub use limits::{
+    CFC_OFFSETS_MAX, KEYSPACE_ID_BYTES_MAX, MULTICOL_COLUMNS_MAX, SHARD_BOUND_BYTES_MAX, SHARDS_MAX,
+};
+pub use map::{
+    KeyRange, KeyspaceId, MapDiff, MapError, RoutingEpoch, ShardId, ShardMap, even_names,
+    even_ranges, parse_ranges,
+};
+pub use vindex::{
+    Cfc, Column, Destination, Multicol, Params, Registry, StaticMap, Value, Vindex, VindexError,
+};
