@@ -55,9 +55,7 @@ pub use limits::{
     CFC_OFFSETS_MAX, KEYSPACE_ID_BYTES_MAX, MULTICOL_COLUMNS_MAX, SHARD_BOUND_BYTES_MAX, SHARDS_MAX,
 };
 pub use map::{
-    KeyRange, KeyspaceId, MapDiff, MapError, RoutingEpoch, ShardId, ShardMap, even_names,
-    even_ranges, parse_ranges,
+    Destination, KeyRange, KeyspaceId, MapDiff, MapError, RoutingEpoch, ShardId, ShardMap,
+    even_names, even_ranges, parse_ranges,
 };
-pub use vindex::{
-    Cfc, Column, Destination, Multicol, Params, Registry, StaticMap, Value, Vindex, VindexError,
-};
+pub use vindex::{Cfc, Column, Multicol, Params, Registry, StaticMap, Value, Vindex, VindexError};

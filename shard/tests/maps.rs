@@ -4,6 +4,8 @@
 //! between two shards that takes the one behind it, an exact range that lets its last shard stick
 //! out, a diff that forgets what stands after the last common shard, `replaces` without its epochs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -6,6 +6,8 @@
 //! the least id in `intersects`, `contains_range` without its end, a prefix without carry, a join
 //! in one order only, bounds of the generator rounded up, the prefix `00` taken for all ids.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use proptest::prelude::*;
 use terrane_shard::{
     KeyRange, KeyspaceId, RoutingEpoch, ShardMap, even_names, even_ranges, parse_ranges,

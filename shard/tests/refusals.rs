@@ -4,6 +4,8 @@
 //! of a key wins, text behind a table let through, `json_path` passed over beside `json`, offsets
 //! that may repeat, bounds compared as text (`80-8000` goes through), 0 bytes for a column.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use std::sync::Arc;
 
 use terrane_shard::{

@@ -5,6 +5,8 @@
 //! out `a`, decimal texts taken for ordered, a prefix of `cfc` hashed behind its last offset, the
 //! range of `multicol`'s first columns without their zeros, DES encrypted twice by `invert`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-use super::epoch::RoutingEpoch;
 use super::id::KeyspaceId;
 use super::range::KeyRange;
+use super::shards::RoutingEpoch;
 use crate::limits::{KEYSPACE_ID_BYTES_MAX, SHARD_BOUND_BYTES_MAX, SHARDS_MAX};
 
 /// Characters of a bad text that an error repeats.
@@ -95,9 +95,9 @@ pub enum MapError {
     /// Two shards that serve the same ids.
     Overlap {
         /// The shard that begins first.
-        first: KeyRange,
+        first: Box<KeyRange>,
         /// The other.
-        second: KeyRange,
+        second: Box<KeyRange>,
     },
     /// One shard that is named twice.
     Duplicate {
@@ -107,9 +107,9 @@ pub enum MapError {
     /// A range whose bound does not lie between two shards of the map.
     NotAligned {
         /// The range.
-        range: KeyRange,
+        range: Box<KeyRange>,
         /// The shard that it cuts.
-        shard: KeyRange,
+        shard: Box<KeyRange>,
     },
     /// A map that is older than the one it would replace.
     EpochBack {

@@ -9,18 +9,58 @@
 //! - S2: a shard is its range. Its name is the text of the range, and there is one such text, so
 //!   two maps name the same shard exactly if they give it the same ids.
 //! - S3: a map is only replaced by one of a higher epoch, or by itself.
+//! - S4: in a difference, those that go and those that stay are the old map, those that come and
+//!   those that stay the new one. By S2 a split shows as one that goes and two that come.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use super::diff::MapDiff;
-use super::epoch::RoutingEpoch;
 use super::error::MapError;
 use super::id::KeyspaceId;
 use super::range::KeyRange;
 use super::router::Router;
 use crate::limits::{SHARD_BOUND_BYTES_MAX, SHARDS_MAX};
-use crate::vindex::Destination;
+
+/// The number of a shard map: rises with every change.
+///
+/// A request carries the epoch of the map that routed it; a shard that knows a newer map answers
+/// with that instead of serving it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RoutingEpoch(
+    /// The number. 0 is the first.
+    pub u64,
+);
+
+impl fmt::Display for RoutingEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where rows may lie, as far as a condition tells: the answer of a vindex, the question to a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// Nowhere: no row can have these values. Whoever writes such a row gets an error.
+    None,
+    /// At this id.
+    Id(KeyspaceId),
+    /// At ids of this range.
+    Range(KeyRange),
+    /// Anywhere.
+    All,
+}
+
+/// A range that holds every id is [`Destination::All`].
+impl From<KeyRange> for Destination {
+    fn from(range: KeyRange) -> Destination {
+        if range.is_all() {
+            Destination::All
+        } else {
+            Destination::Range(range)
+        }
+    }
+}
 
 /// A shard, known by the range that it serves; its text is its name in folders, messages and logs.
 ///
@@ -189,8 +229,8 @@ impl ShardMap {
         match cut {
             None => Ok(shards),
             Some(shard) => Err(MapError::NotAligned {
-                range: range.clone(),
-                shard: shard.range.clone(),
+                range: Box::new(range.clone()),
+                shard: Box::new(shard.range.clone()),
             }),
         }
     }
@@ -245,7 +285,7 @@ fn check_partition(shards: &[ShardId]) -> Result<(), MapError> {
                 return Err(MapError::Duplicate { range });
             }
             (Some(before), next) if next.is_none_or(|next| range.start() < next) => {
-                let (first, second) = (before.clone(), range.clone());
+                let (first, second) = (Box::new(before.clone()), Box::new(range.clone()));
                 return Err(MapError::Overlap { first, second });
             }
             (_, Some(next)) if next < range.start() => {
@@ -299,5 +339,46 @@ impl fmt::Display for ShardMap {
             write!(f, "\n{name:width$}  {share:>5}")?;
         }
         Ok(())
+    }
+}
+
+/// The difference between two maps, each part by rising ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MapDiff {
+    /// Shards of the old map only.
+    pub gone: Vec<ShardId>,
+    /// Shards of the new map only.
+    pub come: Vec<ShardId>,
+    /// Shards of both.
+    pub stay: Vec<ShardId>,
+}
+
+impl MapDiff {
+    /// Walks two sorted lists once.
+    fn between(old: &[ShardId], new: &[ShardId]) -> MapDiff {
+        let mut diff = MapDiff::default();
+        let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return diff,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.cmp(new),
+            };
+            match order {
+                Ordering::Less => diff.gone.extend(old.next().cloned()),
+                Ordering::Greater => diff.come.extend(new.next().cloned()),
+                Ordering::Equal => {
+                    diff.stay.extend(old.next().cloned());
+                    new.next();
+                }
+            }
+        }
+    }
+
+    /// Whether the maps have the same shards.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.come.is_empty()
     }
 }

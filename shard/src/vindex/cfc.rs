@@ -23,9 +23,9 @@ use super::column::{md5, xxhash};
 use super::error::VindexError;
 use super::params::Params;
 use super::value::Value;
-use super::{Destination, Vindex};
+use super::{Vindex, begin_with};
 use crate::limits::CFC_OFFSETS_MAX;
-use crate::map::KeyspaceId;
+use crate::map::{Destination, KeyspaceId};
 
 /// How a part is hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +164,6 @@ impl Vindex for Cfc {
             Some((_, offsets)) => offsets.last().map_or(0, |last| prefix.len().min(*last)),
             None => prefix.len(),
         };
-        Destination::of_prefix(Cfc::NAME, &self.raw(&prefix[..whole]))
+        begin_with(Cfc::NAME, &self.raw(&prefix[..whole]))
     }
 }

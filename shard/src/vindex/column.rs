@@ -31,9 +31,9 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::error::VindexError;
 use super::value::Value;
-use super::{Destination, Vindex};
+use super::{Vindex, begin_with};
 use crate::limits::KEYSPACE_ID_BYTES_MAX;
-use crate::map::{KeyRange, KeyspaceId};
+use crate::map::{Destination, KeyRange, KeyspaceId};
 
 /// DES with a key of zeros: a fixed mixing of 64 bits that can be undone, no secret.
 static MIXER: LazyLock<Des> = LazyLock::new(|| Des::new(&[0; 8].into()));
@@ -247,7 +247,7 @@ impl Vindex for Column {
 
     fn prefix(&self, prefix: &[u8]) -> Result<Destination, VindexError> {
         match self {
-            Column::Binary => Destination::of_prefix(self.name(), prefix),
+            Column::Binary => begin_with(self.name(), prefix),
             _ => Ok(Destination::All),
         }
     }
@@ -299,7 +299,7 @@ fn numbers_between(from: Bound<&Value<'_>>, to: Bound<&Value<'_>>) -> Destinatio
         return Destination::None;
     };
     let range = KeyRange::new(KeyspaceId::from_word(start), end.map(KeyspaceId::from_word));
-    range.map_or(Destination::None, Destination::of_range)
+    range.map_or(Destination::None, Destination::from)
 }
 
 /// The ids of byte strings between two values; every shard where a value is an integer, since
@@ -353,7 +353,7 @@ fn bytes_between(
         }
         Bound::Excluded(bytes) | Bound::Included(bytes) => above(&cut(bytes)),
     };
-    Ok(KeyRange::new(start, end).map_or(Destination::None, Destination::of_range))
+    Ok(KeyRange::new(start, end).map_or(Destination::None, Destination::from))
 }
 
 /// A short id above that of `bytes`, which are at most as long as an id; none where there is none.

@@ -104,7 +104,7 @@ pub enum VindexError {
         /// Kind of the vindex.
         vindex: String,
         /// What is wrong with the id.
-        source: MapError,
+        source: Box<MapError>,
     },
     /// An error of a vindex that is not of this crate.
     Custom {
@@ -120,7 +120,7 @@ impl VindexError {
     pub(super) fn id(vindex: &str) -> impl Fn(MapError) -> VindexError {
         move |source| VindexError::Id {
             vindex: vindex.to_owned(),
-            source,
+            source: Box::new(source),
         }
     }
 }
@@ -208,7 +208,7 @@ impl fmt::Display for VindexError {
 impl std::error::Error for VindexError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Id { source, .. } => Some(source),
+            Self::Id { source, .. } => Some(&**source),
             _ => None,
         }
     }

@@ -34,36 +34,12 @@ pub use registry::Registry;
 pub use static_map::StaticMap;
 pub use value::Value;
 
-use crate::map::{KeyRange, KeyspaceId};
+use crate::map::{Destination, KeyRange, KeyspaceId};
 
-/// Where values lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// Nowhere: no row can have these values. Whoever writes such a row gets an error.
-    None,
-    /// At this id.
-    Id(KeyspaceId),
-    /// At ids of this range.
-    Range(KeyRange),
-    /// Anywhere.
-    All,
-}
-
-impl Destination {
-    /// The range, or [`Destination::All`] where it holds every id.
-    fn of_range(range: KeyRange) -> Destination {
-        if range.is_all() {
-            Destination::All
-        } else {
-            Destination::Range(range)
-        }
-    }
-
-    /// The ids that begin with these bytes.
-    fn of_prefix(vindex: &str, prefix: &[u8]) -> Result<Destination, VindexError> {
-        let range = KeyRange::of_prefix(prefix).map_err(VindexError::id(vindex))?;
-        Ok(Destination::of_range(range))
-    }
+/// Ids that begin with these bytes.
+fn begin_with(vindex: &str, prefix: &[u8]) -> Result<Destination, VindexError> {
+    let range = KeyRange::of_prefix(prefix).map_err(VindexError::id(vindex))?;
+    Ok(range.into())
 }
 
 /// A rule that places rows by the values of some of their columns.

@@ -27,9 +27,9 @@ use super::error::VindexError;
 use super::params::Params;
 use super::static_map::StaticMap;
 use super::value::Value;
-use super::{Destination, Vindex};
+use super::{Vindex, begin_with};
 use crate::limits::MULTICOL_COLUMNS_MAX;
-use crate::map::KeyspaceId;
+use crate::map::{Destination, KeyspaceId};
 
 /// Bytes that all columns share.
 const BYTES: usize = size_of::<u64>();
@@ -199,7 +199,7 @@ impl Vindex for Multicol {
         }
         debug_assert!(width <= BYTES, "Q1");
         if values.len() < self.parts.len() {
-            return Destination::of_prefix(Multicol::NAME, &raw);
+            return begin_with(Multicol::NAME, &raw);
         }
         let id = KeyspaceId::new(&raw).map_err(VindexError::id(Multicol::NAME))?;
         Ok(Destination::Id(id))

@@ -11,11 +11,12 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use super::Vindex;
 use super::column::{Column, Raw};
 use super::error::VindexError;
 use super::params::Params;
 use super::value::{Value, parse_digits};
-use super::{Destination, Vindex};
+use crate::map::Destination;
 
 /// The vindex `numeric_static_map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
