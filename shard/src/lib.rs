@@ -7,8 +7,8 @@
 //!
 //! A *vindex* is a function from column values to a *keyspace id*, a byte string. A *key range* is
 //! a run of ids, a *shard* serves one, and a *shard map* is a set of ranges in which every id lies
-//! exactly once. Adding shards cuts ranges; no row changes its id. The model, the text forms and the
-//! ids are those of Vitess, so data can come from there shard by shard.
+//! exactly once. Adding shards cuts ranges; no row changes its id. The model, the text forms and
+//! the ids are those of Vitess, so data can come from there shard by shard.
 //!
 //! ```
 //! use terrane_shard::{Registry, RoutingEpoch, ShardMap, Value, even_ranges, parse_ranges};

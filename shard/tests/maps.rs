@@ -1,8 +1,9 @@
 //! Shard maps: routing beside a linear scan, ranges of shards, replacement by newer maps.
 //!
-//! Seen to fail, each mistake alone: a tie of the first eight bytes given to its first shard, an end
+//! Seen to fail, each mistake alone: a tie of the first eight bytes given to its last shard, an end
 //! between two shards that takes the one behind it, an exact range that lets its last shard stick
-//! out, a diff that forgets what stands after the last common shard, `replaces` without its epochs.
+//! out, a diff that forgets what comes after the last common shard, `replaces` without its epochs,
+//! a map that is not asked for gaps, overlaps or shards that stand twice.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     // Values: vitess go/vt/key/key_test.go, TestNormalize.
-    // Seen to fail with zeros kept, and with zeros inside taken off as well.
+    // Seen to fail with zeros kept.
     #[test]
     fn zeros_at_the_end_are_no_part_of_an_id() {
         let long = [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa];
@@ -228,7 +228,7 @@ mod tests {
         );
     }
 
-    // Seen to fail with digits counted before the zeros are taken off by pairs: `0x10` read as 1.
+    // Seen to fail with zeros taken off digit by digit.
     #[test]
     fn text_is_hex_of_either_case() {
         for (text, shown) in [

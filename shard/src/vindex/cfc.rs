@@ -12,8 +12,8 @@
 //!
 //! Parameters: `hash` is `md5` or `xxhash64`; without it the key itself is the id. `offsets` is a
 //! list of where parts end, needed with a hash. The last part may be of any length, none included.
-//! Ids are those of Vitess (`go/vt/vtgate/vindexes/cfc.go`); the range of a prefix is not always: it
-//! hashes what a prefix holds behind the last offset, but `h(f)` does not begin `h(fg)`, so that
+//! Ids are those of Vitess (`go/vt/vtgate/vindexes/cfc.go`); the range of a prefix is not always:
+//! it hashes what a prefix holds behind the last offset, but `h(f)` does not begin `h(fg)`, so that
 //! range misses keys that the prefix matches. Here it ends at the last offset.
 //!
 //! Invariants:

@@ -25,7 +25,7 @@ use std::ops::Bound;
 use std::sync::LazyLock;
 
 use des::Des;
-use des::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use des::cipher::{BlockCipherEncrypt, KeyInit};
 use md5::{Digest, Md5};
 use xxhash_rust::xxh64::xxh64;
 
@@ -35,8 +35,16 @@ use super::{Vindex, begin_with};
 use crate::limits::KEYSPACE_ID_BYTES_MAX;
 use crate::map::{Destination, KeyRange, KeyspaceId};
 
-/// DES with a key of zeros: a fixed mixing of 64 bits that can be undone, no secret.
+/// DES with a key of zeros: a fixed mixing of 64 bits, no secret.
 static MIXER: LazyLock<Des> = LazyLock::new(|| Des::new(&[0; 8].into()));
+
+/// Mixes a number, or undoes it: the key of zeros is one of the weak keys of DES (FIPS 74), with
+/// which enciphering twice gives back what there was.
+fn mix(number: u64) -> u64 {
+    let mut block = number.to_be_bytes().into();
+    MIXER.encrypt_block(&mut block);
+    u64::from_be_bytes(block.into())
+}
 
 /// What a vindex of one column makes of a value, before zeros at the end are taken off.
 pub(super) enum Raw {
@@ -145,9 +153,7 @@ impl Column {
                     Value::Int(number) => number.cast_unsigned(), // -1 is 2^64 - 1
                     other => other.to_number()?,
                 };
-                let mut block = number.to_be_bytes().into();
-                MIXER.encrypt_block(&mut block);
-                Some(Raw::Word(u64::from_be_bytes(block.into())))
+                Some(Raw::Word(mix(number)))
             }
             Column::Numeric => value.to_number().map(Raw::Word),
             Column::Binary => Some(Raw::Bytes(value.with_text(<[u8]>::to_vec))),
@@ -215,11 +221,7 @@ impl Vindex for Column {
             });
         };
         Ok(Value::Uint(match self {
-            Column::Hash => {
-                let mut block = word.to_be_bytes().into();
-                MIXER.decrypt_block(&mut block);
-                u64::from_be_bytes(block.into())
-            }
+            Column::Hash => mix(word),
             Column::ReverseBits => word.reverse_bits(),
             _ => word,
         }))

@@ -123,17 +123,9 @@ impl VindexError {
             source: Box::new(source),
         }
     }
-}
 
-impl fmt::Display for VindexError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt_param(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownKind { found, accepted } => {
-                write!(f, "vindex: expected one of {accepted}, found {found:?}")
-            }
-            Self::KindTaken { kind } => {
-                write!(f, "vindex {kind}: expected a new kind, found it registered")
-            }
             Self::UnknownParam {
                 vindex,
                 found,
@@ -171,6 +163,20 @@ impl fmt::Display for VindexError {
                 f,
                 "vindex {vindex}: expected one of {first:?} and {second:?}, found both"
             ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for VindexError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownKind { found, accepted } => {
+                write!(f, "vindex: expected one of {accepted}, found {found:?}")
+            }
+            Self::KindTaken { kind } => {
+                write!(f, "vindex {kind}: expected a new kind, found it registered")
+            }
             Self::ColumnCount {
                 vindex,
                 expected,
@@ -201,6 +207,11 @@ impl fmt::Display for VindexError {
             ),
             Self::Id { vindex, source } => write!(f, "vindex {vindex}: {source}"),
             Self::Custom { vindex, message } => write!(f, "vindex {vindex}: {message}"),
+            Self::UnknownParam { .. }
+            | Self::ParamTwice { .. }
+            | Self::ParamMissing { .. }
+            | Self::ParamValue { .. }
+            | Self::ParamConflict { .. } => self.fmt_param(f),
         }
     }
 }

@@ -130,8 +130,8 @@ pub trait Vindex: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Where values between two bounds lie. A bound says whether it is included: Vitess leaves the
-    /// upper one out always, and so the shard that begins at it.
+    /// Where values between two bounds lie. A bound says whether it is included; in Vitess the
+    /// range ends at the upper value, which leaves that value's own id out.
     ///
     /// # Errors
     /// Those of [`Vindex::map`].

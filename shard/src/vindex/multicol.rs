@@ -75,11 +75,11 @@ impl Multicol {
     /// Builds it from its parameters and those of its columns' vindexes.
     ///
     /// # Errors
-    /// [`VindexError::ParamMissing`] without `column_count`; [`VindexError::ParamValue`] for a count
-    /// outside of 1 to 8, for bytes that are no numbers, are 0 or are more than 8 in sum, for a list
-    /// that is longer than the count, and for a column's vindex that is not of one column and
-    /// hashing; [`VindexError::UnknownParam`] for a parameter that is neither its own nor one of its
-    /// columns' vindexes; the errors of those.
+    /// [`VindexError::ParamMissing`] without `column_count`; [`VindexError::ParamValue`] for a
+    /// count outside of 1 to 8, for bytes that are no numbers, are 0 or are more than 8 in sum, for
+    /// a list that is longer than the count, and for a column's vindex that is not of one column
+    /// and hashing; [`VindexError::UnknownParam`] for a parameter that is neither its own nor one
+    /// of its columns' vindexes; the errors of those.
     pub fn new(params: &Params<'_>) -> Result<Multicol, VindexError> {
         let count = column_count(params)?;
         let names = list(params, "column_vindex", count)?;

@@ -87,8 +87,8 @@ impl Registry {
     /// A vindex of a kind with parameters.
     ///
     /// # Errors
-    /// [`VindexError::UnknownKind`], [`VindexError::ParamTwice`], [`VindexError::UnknownParam`], and
-    /// what the kind's builder refuses.
+    /// [`VindexError::UnknownKind`], [`VindexError::ParamTwice`], [`VindexError::UnknownParam`],
+    /// and what the kind's builder refuses.
     pub fn build(
         &self,
         kind: &str,

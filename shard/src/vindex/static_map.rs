@@ -2,9 +2,9 @@
 //!
 //! Parameters: `json`, an object such as `{"1": 2, "3": 4}` from numbers to the numbers that take
 //! their place as eight bytes, the highest first; `fallback_type`, a vindex of one column for
-//! numbers that are not in the table (without it they are placed as `numeric` does). A value that is
-//! no number has no place, whatever the fallback. `json_path` is refused: this crate opens no file,
-//! so whoever has a path reads the file and gives its text.
+//! numbers that are not in the table (without it they are placed as `numeric` does). A value that
+//! is no number has no place, whatever the fallback. `json_path` is refused: this crate opens no
+//! file, so whoever has a path reads the file and gives its text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,10 +35,10 @@ impl StaticMap {
     /// Builds it from its parameters.
     ///
     /// # Errors
-    /// [`VindexError::ParamMissing`] without `json`, [`VindexError::ParamConflict`] with `json_path`
-    /// beside it, [`VindexError::ParamValue`] for `json_path` alone, for a table that is not JSON,
-    /// has a key twice or holds anything but whole numbers from 0 to 2^64 - 1, and for a fallback
-    /// that is no vindex of one column; [`VindexError::UnknownParam`].
+    /// [`VindexError::ParamMissing`] without `json`, [`VindexError::ParamConflict`] with
+    /// `json_path` beside it, [`VindexError::ParamValue`] for `json_path` alone, for a table that
+    /// is not JSON, has a key twice or holds anything but whole numbers from 0 to 2^64 - 1, and for
+    /// a fallback that is no vindex of one column; [`VindexError::UnknownParam`].
     pub fn new(params: &Params<'_>) -> Result<StaticMap, VindexError> {
         params.accept(&StaticMap::PARAMS)?;
         let json = match (params.get("json"), params.get("json_path")) {
