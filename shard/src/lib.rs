@@ -1,5 +1,7 @@
-//! Placement for Terrane: which shard a row lies on, without I/O.
+//! Placement and replication for Terrane: which shard a row lies on, and how the members of a shard
+//! agree on its log, without I/O.
 //!
+//! # Placement
 //! ```text
 //! column values --vindex--> keyspace id --shard map--> shard
 //!   customer 1              166b40b4...                -40 | 40-80 | 80-
@@ -35,20 +37,45 @@
 //! # }
 //! ```
 //!
+//! # Replication
+//!
+//! ```text
+//! leader's log -> Append -> members' logs, synced -> Ack -> committed by the policy -> visible
+//! topology: term + 1 -> Failover: Fence all -> reports -> Establish -> barrier committed -> serves
+//! ```
+//!
+//! A shard is a log that several *members* hold. One of them leads in a *term*; an entry is
+//! *committed* once it is on the leader's disk and on those of as many others as the
+//! [policy](policy::DurabilityPolicy) wants. Another leads after a
+//! [`Failover`](failover::Failover): it reaches so many members that the old leader can commit
+//! nothing without one of them, and takes the greatest of their logs.
+//! [`Replica`](replica::Replica) and `Failover` are state machines: the host gives them events,
+//! time, and a view of its log, and does what they say.
+//!
 //! # What holds everywhere
 //! * S1: the ranges of a map are a partition, or there is no map (`map/shards.rs`).
 //! * W1: a vindex is a function, and W2: it names a shard too many rather than one too few
 //!   (`vindex/mod.rs`).
+//! * What was committed stays: I1 to I11 (`replica/mod.rs`), P1 (`policy.rs`).
 //! * Input that cannot be served is a [`MapError`] or a [`VindexError`] that names what, where,
 //!   expected and found. Nothing here panics on it, opens a file, or reads a clock.
 //!
 //! # Where to start reading
-//! `map/mod.rs` (ids, ranges, the map), `vindex/mod.rs` (values to ids), `limits.rs`.
+//! `map/mod.rs` (ids, ranges, the map), `vindex/mod.rs` (values to ids), `limits.rs`; then
+//! `policy.rs`, `log.rs`, `message.rs`, `replica/mod.rs`, `failover.rs`.
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+extern crate terrane_wal;
+
+pub mod failover;
 mod limits;
+pub mod log;
 mod map;
+pub mod message;
+pub mod policy;
+pub mod replica;
 mod vindex;
 
 pub use limits::{

@@ -1,0 +1,244 @@
+//! A failover, as its coordinator sees it: from a term that it won in the topology to a leader
+//! whose barrier is committed.
+//!
+//! ```text
+//! Fence all -> reports -> by the configurations of the greatest log: revoked, establishable (I6)
+//!   -> Copy, if who can lead lacks something -> Establish with the greatest trusted log (I7)
+//!   -> Established -> Publish
+//! ```
+//!
+//! The coordinator may be any process; nothing of it is on disk. If it dies, another wins a higher
+//! term: promises only rise.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::log::{Config, Incarnation, Term};
+use crate::message::{Establish, Message, Report};
+use crate::policy::{MemberId, MemberSet};
+use crate::replica::wait_ms;
+
+/// What the coordinator's host is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Sends a message to a member.
+    Send {
+        /// To whom.
+        to: MemberId,
+        /// What.
+        message: Message,
+    },
+    /// Writes the leader of the term to the topology: the failover is over.
+    Publish {
+        /// The term.
+        term: Term,
+        /// Who leads.
+        leader: MemberId,
+    },
+    /// A higher term exists: the failover is over, without a leader.
+    GiveUp {
+        /// The higher term.
+        term: Term,
+    },
+}
+
+/// Ticks for which the member that should lead is waited for.
+const WANTED_TICKS: u32 = 2;
+
+/// What the coordinator asked a member to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    member: MemberId,
+    message: Message,
+}
+
+/// A failover at work.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Failover {
+    term: Term,
+    members: Vec<MemberId>,
+    /// Who should lead if it can, all else being equal.
+    wanted: Option<MemberId>,
+    reports: BTreeMap<MemberId, Report>,
+    asked: Option<Asked>,
+    ticks: u32,
+    over: bool,
+}
+
+impl Failover {
+    /// Begins: the term was won in the topology by compare-and-swap (I1), and these are the members
+    /// that the topology names.
+    #[must_use]
+    pub fn new(
+        term: Term,
+        members: Vec<MemberId>,
+        wanted: Option<MemberId>,
+        out: &mut Vec<Step>,
+    ) -> Self {
+        let mut failover = Self {
+            term,
+            members,
+            wanted,
+            reports: BTreeMap::new(),
+            asked: None,
+            ticks: 0,
+            over: false,
+        };
+        failover.tick(out);
+        failover
+    }
+
+    /// The term that it was begun with.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whether a leader was published or the term is stale.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Says again what was not answered.
+    pub fn tick(&mut self, out: &mut Vec<Step>) {
+        if self.over {
+            return;
+        }
+        let term = self.term;
+        let silent = self
+            .members
+            .iter()
+            .filter(|id| !self.reports.contains_key(id));
+        out.extend(silent.map(|to| Step::Send {
+            to: *to,
+            message: Message::Fence { term },
+        }));
+        self.ticks += 1;
+        self.decide(out);
+    }
+
+    /// Takes a member's answer.
+    pub fn receive(&mut self, from: MemberId, message: Message, out: &mut Vec<Step>) {
+        if self.over {
+            return;
+        }
+        match message {
+            Message::Fenced { term, report } if term == self.term => {
+                // Members that the topology does not name yet.
+                for (_, config) in &report.configs {
+                    for member in config.quorums.members() {
+                        if !self.members.contains(&member.id) {
+                            self.members.push(member.id);
+                            let message = Message::Fence { term };
+                            let to = member.id;
+                            out.push(Step::Send { to, message });
+                        }
+                    }
+                }
+                self.reports.insert(from, report);
+                self.decide(out);
+            }
+            Message::Established { term } if term == self.term => {
+                self.over = true;
+                out.push(Step::Publish { term, leader: from });
+            }
+            Message::Stale { term } if term > self.term => {
+                self.over = true;
+                out.push(Step::GiveUp { term });
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks a member to lead once enough have answered, and the wanted one or nobody for it.
+    fn decide(&mut self, out: &mut Vec<Step>) {
+        let wanted = self.wanted.filter(|_| self.ticks <= WANTED_TICKS);
+        let missing = wanted.is_some_and(|id| !self.reports.contains_key(&id));
+        let leads = |asked: &Asked| matches!(asked.message, Message::Establish(_));
+        if !missing && !self.asked.as_ref().is_some_and(leads) {
+            self.asked = self.choose();
+        }
+        self.ask(out);
+    }
+
+    fn ask(&self, out: &mut Vec<Step>) {
+        if let Some(Asked { member, message }) = &self.asked {
+            out.push(Step::Send {
+                to: *member,
+                message: message.clone(),
+            });
+        }
+    }
+
+    /// Who is to lead with which log, or to copy what it lacks of that before; `None` while too few
+    /// have answered (I6).
+    fn choose(&self) -> Option<Asked> {
+        let greatest = self.reports.values().max_by_key(|report| report.last)?;
+        // The greatest log has all that anybody knows to be committed.
+        let commit = self.reports.values().map(|report| report.commit).max()?;
+        let committed = greatest.configs.partition_point(|(end, _)| *end <= commit);
+        let mut active = &greatest.configs[committed.saturating_sub(1)..];
+        if planted!("the_newest_configuration_alone") {
+            active = active.last_chunk::<1>()?;
+        }
+        let configs: Vec<&Config> = active.iter().map(|(_, config)| &**config).collect();
+        let reached = |config: &Config| -> MemberSet {
+            if planted!("fenced_of_any_incarnation") {
+                let ids = self.reports.keys();
+                return ids.filter_map(|id| config.quorums.place(*id)).collect();
+            }
+            config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.incarnation)))
+        };
+        let trusted = |id: MemberId, incarnation: Incarnation| {
+            let mut all = configs.iter();
+            all.all(|config| {
+                config.trusted(id, incarnation).is_some() || planted!("fenced_of_any_incarnation")
+            })
+        };
+        let revoked = |config: &&Config| config.quorums.revoked(reached(config));
+        if !configs.iter().all(revoked) && !planted!("establish_without_revoking") {
+            return None;
+        }
+        let of_trusted = self.reports.iter();
+        let of_trusted = of_trusted.filter(|(id, report)| trusted(**id, report.incarnation));
+        let chosen = of_trusted.clone().map(|(_, report)| report.last);
+        let chosen = if planted!("the_least_log_leads") {
+            chosen.min()?
+        } else {
+            chosen.max()?
+        };
+        let could_lead = |id: MemberId| {
+            let mut all = configs.iter();
+            all.all(|config| {
+                let place = config.quorums.place(id);
+                place.is_some_and(|at| config.quorums.establishable(at, reached(config)))
+            })
+        };
+        let able = of_trusted.clone().filter(|(_, report)| report.able);
+        let leaders = able.filter(|(id, _)| could_lead(**id));
+        let (leader, report) = leaders.max_by_key(|(id, report)| {
+            let wanted = self.wanted == Some(**id);
+            (report.last == chosen, wanted, report.last, Reverse(**id))
+        })?;
+        let term = self.term;
+        let message = if report.last == chosen || planted!("lead_with_a_lesser_log") {
+            let led: Vec<Term> = self.reports.values().filter_map(|r| r.led).collect();
+            Message::Establish(Establish {
+                term,
+                chosen,
+                commit,
+                run: (report.incarnation, report.boot),
+                wait_ms: wait_ms(self.reports.values().map(|r| &r.grant), &led),
+            })
+        } else {
+            let mut holders = of_trusted.filter(|(_, report)| report.last == chosen);
+            let from = *holders.next()?.0;
+            Message::Copy { term, from, chosen }
+        };
+        Some(Asked {
+            member: *leader,
+            message,
+        })
+    }
+}

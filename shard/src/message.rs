@@ -1,0 +1,180 @@
+//! What members of a shard say to one another.
+//!
+//! ```text
+//! leader -> member       Append (also the heartbeat: no entries)   -> Ack | Mismatch | Stale
+//! coordinator -> member  Fence                                     -> Fenced | Stale
+//! coordinator -> member  Copy: Fetch to who has more -> Suffix     -> Fenced
+//! coordinator -> member  Establish                                 -> Established, by its barrier
+//! ```
+//!
+//! Messages may be lost, repeated and overtaken: each says all that its receiver needs, and an
+//! answer is cumulative.
+
+use std::sync::Arc;
+
+use terrane_wal::lsn::Lsn;
+
+use crate::log::{Config, Entry, Epochs, Incarnation, Point, Term};
+use crate::policy::MemberId;
+use crate::replica::{Grant, Time};
+
+/// A message about one shard.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// Entries of the leader's log behind `prev`, none in a heartbeat.
+    Append(Append),
+    /// All that the leader sent up to here is on this member's disk.
+    Ack(Ack),
+    /// The entry before those that the leader sent is not in this member's log.
+    Mismatch(Mismatch),
+    /// The sender has promised a higher term than that of the message.
+    Stale {
+        /// What it has promised.
+        term: Term,
+    },
+    /// Asks to promise this term: nothing of a lower one is acknowledged from then on.
+    Fence {
+        /// The new term, won in the topology.
+        term: Term,
+    },
+    /// Promised, on disk.
+    Fenced {
+        /// What was promised.
+        term: Term,
+        /// What the log holds.
+        report: Report,
+    },
+    /// Asks to lead.
+    Establish(Establish),
+    /// Asks to copy what the greatest log has more, from the member that has it, and to report
+    /// then.
+    Copy {
+        /// The term that was promised.
+        term: Term,
+        /// Who has it.
+        from: MemberId,
+        /// Its last entry.
+        chosen: Point,
+    },
+    /// Asks for the entries behind what both logs have.
+    Fetch {
+        /// The term that both promised.
+        term: Term,
+        /// The log of the one who asks.
+        epochs: Epochs,
+    },
+    /// What was asked for.
+    Suffix {
+        /// The term that both promised.
+        term: Term,
+        /// What the log has before the entries.
+        prev: Point,
+        /// The next entries, in order, without gaps.
+        entries: Vec<Entry>,
+    },
+    /// The barrier of the term is committed.
+    Established {
+        /// The term.
+        term: Term,
+    },
+}
+
+impl Message {
+    /// The term that it is of.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        match self {
+            Self::Append(append) => append.term,
+            Self::Ack(ack) => ack.term,
+            Self::Mismatch(mismatch) => mismatch.term,
+            Self::Establish(establish) => establish.term,
+            Self::Stale { term }
+            | Self::Fence { term }
+            | Self::Fenced { term, .. }
+            | Self::Copy { term, .. }
+            | Self::Fetch { term, .. }
+            | Self::Suffix { term, .. }
+            | Self::Established { term } => *term,
+        }
+    }
+}
+
+/// Entries of a leader's log, or a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Append {
+    /// The leader's.
+    pub term: Term,
+    /// What its log has before the entries.
+    pub prev: Point,
+    /// The next entries, in order, without gaps.
+    pub entries: Vec<Entry>,
+    /// All up to here is committed.
+    pub commit: Lsn,
+    /// When it was sent, by the leader's clock.
+    pub sent: Time,
+}
+
+/// What a member's disk has of a leader's log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Ack {
+    /// The leader's.
+    pub term: Term,
+    /// The end of the last such entry.
+    pub durable: Lsn,
+    /// What the disk has in all, known to be the leader's or not.
+    pub held: Lsn,
+    /// Whose disk it is on.
+    pub incarnation: Incarnation,
+    /// Starts of this member, and answers since: what is less was overtaken.
+    pub count: (u64, u64),
+    /// The newest [`Message::Append`] of the leader that was heard, by when it was sent: until
+    /// a lease after that no higher term is promised without being told of it.
+    pub echo: Time,
+}
+
+/// That a member's log lacks what an append follows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Mismatch {
+    /// The leader's.
+    pub term: Term,
+    /// The member's log: the leader goes back to what both have.
+    pub epochs: Epochs,
+    /// Whose log it is.
+    pub incarnation: Incarnation,
+}
+
+/// With which log to lead, and from when on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Establish {
+    /// The term to lead in.
+    pub term: Term,
+    /// The log to lead with: the greatest among those that promised.
+    pub chosen: Point,
+    /// All up to here is committed, as far as any of them knows.
+    pub commit: Lsn,
+    /// The run that promised: its incarnation and start. Another one does not lead (I10).
+    pub run: (Incarnation, u64),
+    /// Milliseconds before it may serve: leases of others are not over.
+    pub wait_ms: u64,
+}
+
+/// What a member that promised says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// The last entry of its log.
+    pub last: Point,
+    /// All up to here is committed.
+    pub commit: Lsn,
+    /// Whose data it is.
+    pub incarnation: Incarnation,
+    /// Starts of the member.
+    pub boot: u64,
+    /// Whether it could lead: its disk works, and what it applied is right.
+    pub able: bool,
+    /// What it has granted.
+    pub grant: Grant,
+    /// The last term that it led and leads no more.
+    pub led: Option<Term>,
+    /// The configurations in its log that may count.
+    pub configs: Vec<(Lsn, Arc<Config>)>,
+}

@@ -1,0 +1,435 @@
+//! A member that leads: its log goes to the others, and what enough of them hold is committed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use terrane_wal::lsn::Lsn;
+
+use super::{APPEND_BYTES, Effect, Replica, Role, Time, send};
+use crate::log::{Config, Head, Incarnation, Kind, Log, Point, Term};
+use crate::message::{Ack, Append, Establish, Message, Mismatch};
+use crate::policy::{MemberId, Role as PolicyRole};
+
+/// A leadership.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Leading {
+    pub(super) term: Term,
+    coordinator: MemberId,
+    /// The log that it began with.
+    from: Lsn,
+    /// The end of the term's barrier, once it is written.
+    barrier: Option<Lsn>,
+    /// Leases of others may be left until then.
+    serve_from: Time,
+    /// Since when the barrier is committed and that time past.
+    pub(super) serving: Option<Time>,
+    pub(super) peers: BTreeMap<MemberId, Peer>,
+}
+
+/// What a leader knows of another member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Peer {
+    /// Whose acknowledgements these are.
+    incarnation: Incarnation,
+    acked: Lsn,
+    /// The number of the newest acknowledgement: older ones were overtaken.
+    count: (u64, u64),
+    /// Both logs are equal up to here, as far as is known.
+    common: Lsn,
+    /// Entries were sent up to here.
+    sent: Lsn,
+    /// It had more on its disk before: an image of an earlier state was put back (I13).
+    forgot: bool,
+    /// The newest time of this leader's clock that it has sent back.
+    pub(super) echo: Option<Time>,
+}
+
+/// Why members or policy are not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// The member does not lead.
+    NotLeading,
+    /// The barrier or another change is not committed yet: try again.
+    Pending,
+    /// The leader would no longer be a member that may lead: hand over first.
+    LeaderLeaves {
+        /// The leader.
+        leader: MemberId,
+    },
+    /// A member stands there with other data than the shard trusts, or without any named.
+    Incarnation {
+        /// Which.
+        member: MemberId,
+    },
+    /// A member would vote before it has the log: make it a reader first, and wait.
+    Behind {
+        /// Which.
+        member: MemberId,
+    },
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeading => write!(f, "change of members: expected the leader, found another"),
+            Self::Pending => write!(
+                f,
+                "change of members: expected none under way, found one that is not committed yet"
+            ),
+            Self::LeaderLeaves { leader } => write!(
+                f,
+                "change of members: expected {leader}, which leads, to stay one that may lead, \
+                 found it without"
+            ),
+            Self::Incarnation { member } => write!(
+                f,
+                "change of members: expected {member} with the data that the shard trusts, found \
+                 other or none"
+            ),
+            Self::Behind { member } => write!(
+                f,
+                "change of members: expected {member} to be a reader that has all committed \
+                 entries before it votes, found it without"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
+impl Replica {
+    pub(super) fn is_leading(&self, term: Term) -> bool {
+        matches!(&self.role, Role::Leading(leading) if leading.term == term)
+    }
+
+    /// Leads, if this run promised the term and its log is the chosen one (I10, I7).
+    pub(super) fn establish(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        from: MemberId,
+        asked: &Establish,
+        out: &mut Vec<Effect>,
+    ) {
+        let term = asked.term;
+        let run = (self.incarnation, self.boot);
+        if asked.run != run && !planted!("lead_in_another_run") {
+            return;
+        }
+        if term < self.promised {
+            out.push(send(
+                from,
+                Message::Stale {
+                    term: self.promised,
+                },
+            ));
+            return;
+        }
+        if let Role::Leading(leading) = &self.role
+            && leading.term == term
+        {
+            if leading.serving.is_some() {
+                out.push(send(from, Message::Established { term }));
+            }
+            return;
+        }
+        let promised = self.promised == term && self.promise_holds();
+        let last = log.epochs().last();
+        let right = last == asked.chosen || planted!("lead_with_a_lesser_log");
+        if !promised || !right || self.follows().is_some() {
+            return;
+        }
+        // Also what decides which configurations are active.
+        self.commit_to(asked.commit, out);
+        self.role = Role::Leading(Leading {
+            term,
+            coordinator: from,
+            from: last.lsn,
+            barrier: None,
+            serve_from: now.after(asked.wait_ms),
+            serving: None,
+            peers: BTreeMap::new(),
+        });
+        out.push(Effect::WriteBarrier(term));
+    }
+
+    pub(super) fn appended(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        head: Head,
+        kind: Kind,
+        out: &mut Vec<Effect>,
+    ) {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        assert_eq!(head.term, leading.term, "a leader writes in its own term");
+        match kind {
+            Kind::Data => {}
+            Kind::Barrier => leading.barrier = Some(head.end),
+            Kind::Config(config) => self.configs.push(head.end, config),
+        }
+        self.send_new(log, now, out);
+    }
+
+    /// The members that the log goes to: all but this one.
+    fn others(&self) -> Vec<MemberId> {
+        let members = self.configs.newest().quorums.members().iter();
+        let others = members.filter(|member| member.id != self.me);
+        others.map(|member| member.id).collect()
+    }
+
+    /// Sends each member what it was not sent yet.
+    fn send_new(&mut self, log: &impl Log, now: Time, out: &mut Vec<Effect>) {
+        for to in self.others() {
+            self.send_to(log, now, to, out);
+        }
+    }
+
+    /// Sends each member what it has not acknowledged, or a heartbeat.
+    pub(super) fn beat(&mut self, log: &impl Log, now: Time, out: &mut Vec<Effect>) {
+        for to in self.others() {
+            if let Role::Leading(leading) = &mut self.role
+                && let Some(peer) = leading.peers.get_mut(&to)
+            {
+                peer.sent = peer.common;
+            }
+            self.send_to(log, now, to, out);
+        }
+    }
+
+    /// Sends a member that lags the next entries, now that it has some.
+    pub(super) fn send_rest(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        to: MemberId,
+        out: &mut Vec<Effect>,
+    ) {
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
+        let last = log.epochs().last().lsn;
+        let lags = leading.peers.get(&to).is_some_and(|peer| peer.sent < last);
+        if lags {
+            self.send_to(log, now, to, out);
+        }
+    }
+
+    fn send_to(&mut self, log: &impl Log, now: Time, to: MemberId, out: &mut Vec<Effect>) {
+        let commit = self.commit;
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.barrier.is_none() {
+            return;
+        }
+        let from = leading.from;
+        let peer = leading.peers.entry(to).or_insert(Peer {
+            incarnation: Incarnation::default(),
+            acked: Lsn::ZERO,
+            count: (0, 0),
+            common: from,
+            sent: from,
+            forgot: false,
+            echo: None,
+        });
+        let prev = Point {
+            term: log.epochs().term_at(peer.sent),
+            lsn: peer.sent,
+        };
+        let entries = log.read(peer.sent, APPEND_BYTES);
+        if let Some(last) = entries.last() {
+            peer.sent = last.head.end;
+        }
+        let append = Append {
+            term: leading.term,
+            prev,
+            entries,
+            commit,
+            sent: now,
+        };
+        out.push(send(to, Message::Append(append)));
+    }
+
+    /// What a member has on its disk.
+    pub(super) fn acked(&mut self, from: MemberId, ack: &Ack) {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Some(peer) = leading.peers.get_mut(&from) else {
+            return;
+        };
+        if peer.incarnation != ack.incarnation && !planted!("acks_of_any_incarnation") {
+            // Other data: nothing of what was acknowledged is known to be there (I9).
+            peer.incarnation = ack.incarnation;
+            (peer.acked, peer.count, peer.echo) = (Lsn::ZERO, (0, 0), None);
+            peer.forgot = false;
+        }
+        if ack.count <= peer.count {
+            return;
+        }
+        peer.count = ack.count;
+        peer.echo = peer.echo.max(Some(ack.echo));
+        // What was acknowledged in a term is not cut off in it.
+        peer.forgot |= ack.held < peer.acked;
+        peer.acked = peer.acked.max(ack.durable);
+        peer.common = peer.common.max(ack.durable);
+    }
+
+    /// A member's log is not what was thought: what it lacks or has otherwise is sent again.
+    pub(super) fn go_back(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        from: MemberId,
+        found: &Mismatch,
+        out: &mut Vec<Effect>,
+    ) {
+        let common = log.epochs().common(&found.epochs).lsn;
+        if let Role::Leading(leading) = &mut self.role
+            && let Some(peer) = leading.peers.get_mut(&from)
+        {
+            (peer.common, peer.sent) = (common, common);
+            if peer.incarnation != found.incarnation {
+                peer.incarnation = found.incarnation;
+                (peer.acked, peer.count, peer.echo) = (Lsn::ZERO, (0, 0), None);
+            }
+            self.send_to(log, now, from, out);
+        }
+    }
+
+    /// Commits what enough members hold (I4), and serves once the barrier is among it and no lease
+    /// of another is left.
+    pub(super) fn advance(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
+        let Some(barrier) = leading.barrier else {
+            return;
+        };
+        let acked = leading.peers.values().map(|peer| peer.acked);
+        let mut ends: Vec<Lsn> = acked.chain([self.durable]).collect();
+        ends.sort_unstable();
+        let own_term = |end: Lsn| end >= barrier || planted!("commit_entries_of_old_terms");
+        let mut ends = ends.into_iter().rev();
+        if let Some(commit) = ends.find(|end| own_term(*end) && self.is_held(*end)) {
+            self.commit_to(commit, out);
+        }
+        let committed = self.commit >= barrier;
+        if let Role::Leading(leading) = &mut self.role
+            && leading.serving.is_none()
+            && committed
+            && now >= leading.serve_from
+        {
+            leading.serving = Some(now);
+            let term = leading.term;
+            out.push(Effect::Serve(term));
+            out.push(send(leading.coordinator, Message::Established { term }));
+        }
+    }
+
+    /// Whether the disks of enough trusted members hold the log up to here.
+    fn is_held(&self, end: Lsn) -> bool {
+        let own = self.durable >= end || planted!("commit_before_the_own_sync");
+        own && self.is_trusted_with(|peer| peer.acked >= end)
+    }
+
+    /// Whether the members that `says` picks are enough besides this one, by every active
+    /// configuration: with the data that is trusted, and never found to have forgotten some.
+    pub(super) fn is_trusted_with(&self, says: impl Fn(&Peer) -> bool) -> bool {
+        let Role::Leading(leading) = &self.role else {
+            return false;
+        };
+        let peers = leading.peers.iter();
+        let counted = peers.filter(|(_, peer)| {
+            let counts = !peer.forgot || planted!("forgotten_acknowledgements_count");
+            counts && says(peer)
+        });
+        let mut members: Vec<(MemberId, Incarnation)> =
+            counted.map(|(id, peer)| (*id, peer.incarnation)).collect();
+        members.push((self.me, self.incarnation));
+        let newest = self.configs.newest();
+        self.configs.active().all(|config| {
+            if planted!("the_rule_of_the_newest_alone") && !Arc::ptr_eq(config, newest) {
+                return true;
+            }
+            let place = config.trusted(self.me, self.incarnation);
+            place.is_some_and(|place| {
+                let trusted = if planted!("acks_of_any_incarnation") {
+                    let places = members
+                        .iter()
+                        .filter_map(|(id, _)| config.quorums.place(*id));
+                    places.collect()
+                } else {
+                    config.trusted_of(members.iter().copied())
+                };
+                config.quorums.committed(place, trusted)
+            })
+        })
+    }
+
+    /// Changes members or policy: what the host appends as an entry (answered by
+    /// [`super::Event::Appended`]). It is in force at once, beside the one before until it is
+    /// committed by both; so one change at a time.
+    ///
+    /// # Errors
+    /// [`ChangeError`] for a change that cannot be made, or not now.
+    pub fn change(&self, config: Config) -> Result<Effect, ChangeError> {
+        let Role::Leading(leading) = &self.role else {
+            return Err(ChangeError::NotLeading);
+        };
+        if leading.serving.is_none() || self.configs.active().count() > 1 {
+            return Err(ChangeError::Pending);
+        }
+        let place = config.trusted(self.me, self.incarnation);
+        if !place.is_some_and(|place| config.quorums.may_lead(place)) {
+            return Err(ChangeError::LeaderLeaves { leader: self.me });
+        }
+        let before = self.configs.newest();
+        for (place, member) in config.quorums.members().iter().enumerate() {
+            let known = before.quorums.place(member.id);
+            let incarnation = known.map(|known| before.incarnations[known]);
+            let found = config.incarnations.get(place).copied();
+            if found.is_none() || incarnation.is_some() && incarnation != found {
+                return Err(ChangeError::Incarnation { member: member.id });
+            }
+            let voted = known.map(|known| before.quorums.members()[known].role);
+            if member.role == PolicyRole::Voter && voted != Some(PolicyRole::Voter) {
+                let peer = leading.peers.get(&member.id);
+                let caught_up = peer.is_some_and(|peer| {
+                    let trusted = Some(peer.incarnation) == found && !peer.forgot;
+                    trusted && peer.acked >= self.commit
+                });
+                if voted.is_none() || !caught_up {
+                    return Err(ChangeError::Behind { member: member.id });
+                }
+            }
+        }
+        Ok(Effect::WriteConfig(Arc::new(config)))
+    }
+
+    /// Names the data of a member that lost what it had, once it has caught up: one change at a
+    /// time, committed without its help (I9).
+    pub(super) fn readmit(&mut self, out: &mut Vec<Effect>) {
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
+        if leading.serving.is_none() || self.configs.active().count() > 1 {
+            return;
+        }
+        let config = self.configs.newest();
+        let stranger = leading.peers.iter().find(|(id, peer)| {
+            let member = config.quorums.place(**id).is_some();
+            let trusted = config.trusted(**id, peer.incarnation).is_some();
+            member && !trusted && !peer.forgot && peer.acked >= self.commit
+        });
+        if let Some((id, peer)) = stranger {
+            let config = config.with_incarnation(*id, peer.incarnation);
+            out.push(Effect::WriteConfig(Arc::new(config)));
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! A member of a shard: promises, the log it takes, the log it leads. A state machine: events in,
+//! effects out, no clock, no disk, no wire.
+//!
+//! ```text
+//!            Fence: promise, then answer          Establish, promised in this run
+//!   Idle <------------------------------ any ---> Leading: barrier -> committed -> serving
+//!    | ^                                           |
+//!    | +------ a higher term anywhere -------------+   (the tail stays, the host reopens)
+//!    v
+//!   Following: Append -> log -> synced -> Ack
+//! ```
+//!
+//! The rules are those of `policy.rs` for who must hold what, and of Raft for the order: promises
+//! that only rise, a greater log wins, a leader commits by an entry of its own term (Ongaro 2014,
+//! 3.6). Two are stricter, because an acknowledgement may come from any one of the others: a
+//! process never leads in a term that it did not establish in this run (I10), and a member that
+//! lost its data is nobody until a committed configuration names what it has now (I9).
+//!
+//! Invariants (numbers as in `ARCHITECTURE.md`):
+//! * I2. Nothing is acknowledged in a term below the promised one, and a promise is on disk before
+//!   it is answered.
+//! * I3. Entries are taken only behind the entry that they follow at their leader.
+//! * I4. A leader commits what is on its own disk and on those of as many trusted ackers as the
+//!   policy wants, once an entry of its own term is among it.
+//! * I8. Entries at or below the commit position are never cut off: a member that would have to is
+//!   put aside.
+//! * I9. A member counts only with the incarnation that every active configuration names.
+//! * I10. A term is led only by the run of the process that promised it to the term's coordinator.
+//! * I11. An entry is a repeat only if its bounds and checksum are equal too; within one term
+//!   another entry at its place means that two histories exist, and the member is put aside.
+
+mod follower;
+mod leader;
+mod lease;
+
+use std::fmt;
+use std::sync::Arc;
+
+use terrane_wal::lsn::Lsn;
+
+use crate::log::{Config, Configs, Entry, Head, Incarnation, Kind, Log, Point, Term};
+use crate::message::{Message, Report};
+use crate::policy::MemberId;
+
+pub use leader::ChangeError;
+use leader::Leading;
+use lease::Granted;
+pub use lease::{DRIFT_PERCENT, Grant, LEASE_MS, Time, wait_ms};
+
+/// Bytes of entries in one message, about.
+pub const APPEND_BYTES: usize = 1 << 20;
+
+/// What a member keeps on disk besides its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Saved {
+    /// The highest term that it promised.
+    pub promised: Term,
+    /// Made when the disk was formatted.
+    pub incarnation: Incarnation,
+    /// Starts on this disk, this one included.
+    pub boot: u64,
+    /// Committed at least up to here.
+    pub commit: Lsn,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A message came.
+    Receive {
+        /// From whom.
+        from: MemberId,
+        /// What it says.
+        message: Message,
+    },
+    /// A promise is on disk.
+    PromiseSaved {
+        /// Which.
+        term: Term,
+    },
+    /// The log is on disk up to the end of this entry. Not said of bytes that were cut off since.
+    Synced {
+        /// The entry's end.
+        lsn: Lsn,
+    },
+    /// The leading host has put an entry of its term behind its log, in memory.
+    Appended {
+        /// Where it lies.
+        head: Head,
+        /// What it means.
+        kind: Kind,
+    },
+    /// Time for a heartbeat.
+    Tick,
+}
+
+/// What the host is to do, in this order. Of its log it does it at once, in memory: the next event
+/// finds it done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Puts the promise on disk; answered by [`Event::PromiseSaved`].
+    SavePromise(Term),
+    /// Cuts the log off behind the end of an entry.
+    Truncate(Lsn),
+    /// Puts entries behind the log and syncs them; answered by [`Event::Synced`].
+    Append(Vec<Entry>),
+    /// Sends a message; it may be lost.
+    Send {
+        /// To whom.
+        to: MemberId,
+        /// What.
+        message: Message,
+    },
+    /// All up to here is committed: it may be applied, shown and acknowledged to callers.
+    Commit(Lsn),
+    /// Appends the barrier of this term; answered by [`Event::Appended`].
+    WriteBarrier(Term),
+    /// Appends a configuration; answered by [`Event::Appended`].
+    WriteConfig(Arc<Config>),
+    /// The barrier is committed: the member serves.
+    Serve(Term),
+    /// The member leads no more: waiting commits end with an unknown outcome, and its trees are
+    /// made again from its newest image and the log up to the commit position.
+    Demote,
+    /// The member stops, for what it holds cannot be right.
+    Quarantine(Fault),
+}
+
+/// What cannot be if every member keeps the rules and its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Two entries of one term at one place (I11).
+    Diverged {
+        /// The entry that this member has, or where it has none that ends there.
+        found: Point,
+        /// The leader's.
+        expected: Head,
+    },
+    /// A leader's log lacks what this member knows to be committed (I8).
+    CommittedLost {
+        /// What it knows.
+        commit: Lsn,
+        /// Where it would have to cut.
+        cut: Lsn,
+    },
+    /// Another member leads the term that this one leads (I1).
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// The other.
+        other: MemberId,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Diverged { found, expected } => write!(
+                f,
+                "log: expected the entry from {} to {} of {} with crc {:08x}, found another at \
+                 {found}",
+                expected.start, expected.end, expected.term, expected.crc
+            ),
+            Self::CommittedLost { commit, cut } => write!(
+                f,
+                "log: expected the leader to have all up to {commit}, which is committed, found it \
+                 to differ from {cut} on"
+            ),
+            Self::TwoLeaders { term, other } => {
+                write!(
+                    f,
+                    "{term}: expected no leader but this member, found {other}"
+                )
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Role {
+    Idle,
+    Following(Following),
+    Leading(Leading),
+}
+
+/// What a follower knows of its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Following {
+    term: Term,
+    leader: MemberId,
+    /// Up to here the log is the leader's.
+    matched: Lsn,
+    /// When the newest of its appends was sent, by its clock.
+    heard: Option<Time>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Replica {
+    me: MemberId,
+    incarnation: Incarnation,
+    boot: u64,
+    /// Acknowledgements given since the start.
+    answers: u64,
+    /// The highest term promised, and the highest whose promise is on disk.
+    promised: Term,
+    saved: Term,
+    /// Whom to tell of the promise once it is on disk.
+    fenced_by: Option<MemberId>,
+    /// What is to be copied before this member can lead: from whom, up to where.
+    copying: Option<(MemberId, Point)>,
+    /// The last term that it led in this run and leads no more: nobody has a lease of it.
+    led: Option<Term>,
+    commit: Lsn,
+    durable: Lsn,
+    configs: Configs,
+    granted: Granted,
+    role: Role,
+    fault: Option<Fault>,
+}
+
+impl Replica {
+    /// A member that has just started: it follows nobody and leads nothing. All of `log` is on its
+    /// disk; `configs` are those in it.
+    #[must_use]
+    pub fn open(me: MemberId, saved: Saved, configs: Configs, log: &impl Log, now: Time) -> Self {
+        // The promise of a leader's term may have been lost on its way to the disk when that
+        // leader's entries were not: they are as good.
+        let mut promised = saved.promised.max(log.epochs().last().term);
+        if planted!("entries_promise_nothing") {
+            promised = saved.promised;
+        }
+        Self {
+            me,
+            incarnation: saved.incarnation,
+            boot: saved.boot,
+            answers: 0,
+            promised,
+            saved: promised,
+            fenced_by: None,
+            copying: None,
+            led: None,
+            commit: saved.commit,
+            durable: log.epochs().last().lsn,
+            configs,
+            granted: Granted::at_start(now),
+            role: Role::Idle,
+            fault: None,
+        }
+    }
+
+    /// The highest term that it promised.
+    #[must_use]
+    pub fn promised(&self) -> Term {
+        self.promised
+    }
+
+    /// All up to here is committed, as far as it knows.
+    #[must_use]
+    pub fn commit(&self) -> Lsn {
+        self.commit
+    }
+
+    /// The term that it leads, and whether the barrier is committed.
+    #[must_use]
+    pub fn leads(&self) -> Option<(Term, bool)> {
+        match &self.role {
+            Role::Leading(leading) => Some((leading.term, leading.serving.is_some())),
+            _ => None,
+        }
+    }
+
+    /// The leader that it follows.
+    #[must_use]
+    pub fn follows(&self) -> Option<MemberId> {
+        match &self.role {
+            Role::Following(following) => Some(following.leader),
+            _ => None,
+        }
+    }
+
+    /// Why it was put aside.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// The newest configuration in its log.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        self.configs.newest()
+    }
+
+    /// Takes an event; what is to be done is put behind `out`. O(members + entries of the event).
+    pub fn step(&mut self, log: &impl Log, now: Time, event: Event, out: &mut Vec<Effect>) {
+        if self.fault.is_some() {
+            return;
+        }
+        match event {
+            Event::Receive { from, message } => self.receive(log, now, from, message, out),
+            Event::PromiseSaved { term } => self.promise_saved(log, now, term, out),
+            Event::Synced { lsn } => {
+                self.durable = self.durable.max(lsn.min(log.epochs().last().lsn));
+                self.acknowledge(now, out);
+                self.advance(now, out);
+                self.copy(log, now, out);
+            }
+            Event::Appended { head, kind } => self.appended(log, now, head, kind, out),
+            Event::Tick => {
+                self.advance(now, out);
+                self.beat(log, now, out);
+            }
+        }
+    }
+
+    fn receive(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        from: MemberId,
+        message: Message,
+        out: &mut Vec<Effect>,
+    ) {
+        match message {
+            Message::Append(append) => {
+                if self.takes(append.term, from, out) {
+                    self.append(log, now, append, out);
+                }
+            }
+            Message::Fence { term } => self.fence(log, now, from, term, out),
+            Message::Establish(establish) => self.establish(log, now, from, &establish, out),
+            Message::Copy {
+                term,
+                from: holder,
+                chosen,
+            } if self.stands_by(term) => {
+                (self.fenced_by, self.copying) = (Some(from), Some((holder, chosen)));
+                self.copy(log, now, out);
+            }
+            Message::Fetch { term, epochs } if self.stands_by(term) => {
+                let prev = log.epochs().common(&epochs);
+                let entries = log.read(prev.lsn, APPEND_BYTES);
+                let suffix = Message::Suffix {
+                    term,
+                    prev,
+                    entries,
+                };
+                out.push(send(from, suffix));
+            }
+            Message::Suffix {
+                term,
+                prev,
+                entries,
+            } if self.stands_by(term) && self.copying.is_some() => {
+                // Once it is synced the rest is asked for.
+                self.take(log, prev, entries, out);
+            }
+            Message::Ack(ack) if self.is_leading(ack.term) => {
+                self.acked(from, &ack);
+                self.advance(now, out);
+                self.readmit(out);
+                self.send_rest(log, now, from, out);
+            }
+            Message::Mismatch(mismatch) if self.is_leading(mismatch.term) => {
+                self.go_back(log, now, from, &mismatch, out);
+            }
+            Message::Stale { term } => self.step_down(term, out),
+            // Those of another term, and what coordinators are told.
+            Message::Ack(_)
+            | Message::Mismatch(_)
+            | Message::Copy { .. }
+            | Message::Fetch { .. }
+            | Message::Suffix { .. }
+            | Message::Fenced { .. }
+            | Message::Established { .. } => {}
+        }
+    }
+
+    /// Promises a term, tells the coordinator once that is on disk, and leads and follows nobody.
+    fn fence(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        from: MemberId,
+        term: Term,
+        out: &mut Vec<Effect>,
+    ) {
+        if term < self.promised {
+            out.push(send(
+                from,
+                Message::Stale {
+                    term: self.promised,
+                },
+            ));
+            return;
+        }
+        if term > self.promised {
+            self.step_down(term, out);
+            self.role = Role::Idle;
+            self.promise(term, out);
+        }
+        // A leader of this term is past that.
+        if !self.is_leading(term) {
+            self.fenced_by = Some(from);
+            self.report(log, now, out);
+        }
+    }
+
+    fn promise(&mut self, term: Term, out: &mut Vec<Effect>) {
+        self.promised = term;
+        (self.fenced_by, self.copying) = (None, None);
+        out.push(Effect::SavePromise(term));
+    }
+
+    fn promise_saved(&mut self, log: &impl Log, now: Time, term: Term, out: &mut Vec<Effect>) {
+        self.saved = self.saved.max(term);
+        self.report(log, now, out);
+        self.acknowledge(now, out);
+    }
+
+    /// Whether the promise is on disk (I2).
+    fn promise_holds(&self) -> bool {
+        self.saved == self.promised || planted!("answer_before_the_promise_is_saved")
+    }
+
+    /// Tells the coordinator what was promised, once it is on disk.
+    fn report(&mut self, log: &impl Log, now: Time, out: &mut Vec<Effect>) {
+        if !self.promise_holds() {
+            return;
+        }
+        if let Some(coordinator) = self.fenced_by.take() {
+            let report = Report {
+                last: log.epochs().last(),
+                commit: self.commit,
+                incarnation: self.incarnation,
+                boot: self.boot,
+                able: true,
+                grant: self.granted.report(now),
+                led: self.led,
+                configs: self.configs.to_vec(),
+            };
+            let term = self.promised;
+            out.push(send(coordinator, Message::Fenced { term, report }));
+        }
+    }
+
+    /// Whether it waits for the leader of a term that it promised.
+    fn stands_by(&self, term: Term) -> bool {
+        self.promised == term && self.promise_holds() && self.role == Role::Idle
+    }
+
+    /// All up to here is committed, and in the log.
+    fn commit_to(&mut self, commit: Lsn, out: &mut Vec<Effect>) {
+        if commit > self.commit {
+            self.commit = commit;
+            self.configs.commit(commit);
+            out.push(Effect::Commit(commit));
+        }
+    }
+
+    /// Leads no more if a higher term exists.
+    fn step_down(&mut self, term: Term, out: &mut Vec<Effect>) {
+        if let Role::Leading(leading) = &self.role
+            && leading.term < term
+        {
+            self.led = Some(leading.term);
+            self.role = Role::Idle;
+            out.push(Effect::Demote);
+        }
+    }
+
+    fn quarantine(&mut self, fault: Fault, out: &mut Vec<Effect>) {
+        self.role = Role::Idle;
+        self.fault = Some(fault);
+        out.push(Effect::Quarantine(fault));
+    }
+}
+
+fn send(to: MemberId, message: Message) -> Effect {
+    Effect::Send { to, message }
+}

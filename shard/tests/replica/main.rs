@@ -1,0 +1,79 @@
+//! Shards of several members under a seeded scheduler that crashes, wipes, delays, repeats and
+//! drops; schedules with a name; and what a member refuses.
+
+// A helper of a test ends the test on the spot.
+#![allow(clippy::unwrap_used)]
+
+mod chance;
+mod faults;
+mod schedules;
+mod world;
+
+use terrane_shard::policy::{CrossZone, DurabilityPolicy, SemiSync};
+
+use world::World;
+
+/// The shards that are tried: a policy, the zones of the members, those of hosts that may join.
+fn shape(seed: u64) -> (Box<dyn DurabilityPolicy>, &'static str, &'static str) {
+    let semi = |acks| -> Box<dyn DurabilityPolicy> { Box::new(SemiSync::new(acks)) };
+    let with_readers = SemiSync {
+        acks: 1,
+        with_readers: true,
+    };
+    match seed % 10 {
+        0 | 1 => (semi(1), "a b c", ""),
+        2 => (semi(2), "a b c d e", ""),
+        3 => (semi(2), "a b c", ""),
+        4 => (semi(1), "a b c d", ""),
+        5 => (Box::new(CrossZone::new(1)), "a a b b c", ""),
+        6 => (semi(1), "a b c", "d e"),
+        7 => (semi(2), "a b c d", "e"),
+        _ => (Box::new(with_readers), "a b r:c r:d", ""),
+    }
+}
+
+fn run(seed: u64, steps: usize) -> world::Done {
+    let (policy, zones, spare) = shape(seed);
+    let mut world = World::new(seed, policy, zones, spare);
+    world.faults(steps);
+    world.heal();
+    world.done()
+}
+
+/// Seeds from the environment, or the ones of every run.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let first = number("TERRANE_REPLICA_SEED").unwrap_or(0);
+    first..first + number("TERRANE_REPLICA_SEEDS").unwrap_or(2_000)
+}
+
+#[test]
+fn what_was_committed_stays_and_a_healed_shard_goes_on() {
+    let mut all = world::Done::default();
+    for seed in seeds() {
+        let done = run(seed, 3_000);
+        all.committed += done.committed;
+        all.leaders += done.leaders;
+        all.wiped += done.wiped;
+        all.readmitted += done.readmitted;
+        all.changed += done.changed;
+        all.reads += done.reads;
+        all.asked += done.asked;
+        all.copied += done.copied;
+        all.cut += done.cut;
+    }
+    println!("{all:?}");
+    // The schedules reach what they are for.
+    let seeds = seeds().count() as u64;
+    assert!(all.committed > 10 * seeds && all.leaders > 2 * seeds);
+    assert!(all.cut > seeds / 8 && all.wiped > seeds / 8 && all.readmitted > seeds / 16);
+    assert!(all.changed > seeds / 4 && all.reads > 50 * seeds);
+    assert!(all.asked > 2 * seeds && all.copied > seeds / 50);
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 0..7 {
+        assert_eq!(run(seed, 1_500), run(seed, 1_500));
+    }
+}
