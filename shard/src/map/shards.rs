@@ -6,11 +6,11 @@
 //! Invariants:
 //! - S1: the ranges of a map are a partition. They are sorted, the first begins at the least id,
 //!   each begins where the one before ends, and the last is open. [`ShardMap::new`] proves it.
-//! - S2: a shard is its range. Its name is the text of the range, and there is one such text, so
+//! - K1: a shard is its range. Its name is the text of the range, and there is one such text, so
 //!   two maps name the same shard exactly if they give it the same ids.
-//! - S3: a map is only replaced by one of a higher epoch, or by itself.
-//! - S4: in a difference, those that go and those that stay are the old map, those that come and
-//!   those that stay the new one. By S2 a split shows as one that goes and two that come.
+//! - K2: a map is only replaced by one of a higher epoch, or by itself.
+//! - K3: in a difference, those that go and those that stay are the old map, those that come and
+//!   those that stay the new one. By K1 a split shows as one that goes and two that come.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -252,7 +252,7 @@ impl ShardMap {
     ///
     /// # Errors
     /// [`MapError::EpochBack`] where this one is older, [`MapError::EpochReused`] where it differs
-    /// but has the same epoch (S3).
+    /// but has the same epoch (K2).
     pub fn replaces(&self, old: &ShardMap) -> Result<MapDiff, MapError> {
         if self.epoch < old.epoch {
             return Err(MapError::EpochBack {
