@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Fence all -> reports -> by the configurations of the greatest log: revoked, establishable (I6)
-//!   -> Copy, if who can lead lacks something -> Establish with the greatest trusted log (I7)
+//!   -> Copy, if who can lead lacks something -> Establish with the greatest log (I7)
 //!   -> Established -> Publish
 //! ```
 //!
@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::log::{Config, Incarnation, Term};
+use crate::log::{Config, Term};
 use crate::message::{Establish, Message, Report};
 use crate::policy::{MemberId, MemberSet};
 use crate::replica::wait_ms;
@@ -174,8 +174,18 @@ impl Failover {
     /// Who is to lead with which log, or to copy what it lacks of that before; `None` while too few
     /// have answered (I6).
     fn choose(&self) -> Option<Asked> {
-        let greatest = self.reports.values().max_by_key(|report| report.last)?;
-        // The greatest log has all that anybody knows to be committed.
+        // Of all, also of those that count no more: it has whatever was committed.
+        let all = self.reports.iter();
+        let all = all.filter(|(id, report)| {
+            let newest = report.configs.last().map(|(_, config)| config);
+            let named = newest.is_some_and(|config| config.quorums.place(**id).is_some());
+            named || !planted!("who_leaves_is_not_asked")
+        });
+        let (holder, greatest) = if planted!("the_least_log_leads") {
+            all.min_by_key(|(_, report)| report.last)?
+        } else {
+            all.max_by_key(|(_, report)| report.last)?
+        };
         let commit = self.reports.values().map(|report| report.commit).max()?;
         let committed = greatest.configs.partition_point(|(end, _)| *end <= commit);
         let mut active = &greatest.configs[committed.saturating_sub(1)..];
@@ -190,24 +200,10 @@ impl Failover {
             }
             config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.incarnation)))
         };
-        let trusted = |id: MemberId, incarnation: Incarnation| {
-            let mut all = configs.iter();
-            all.all(|config| {
-                config.trusted(id, incarnation).is_some() || planted!("fenced_of_any_incarnation")
-            })
-        };
         let revoked = |config: &&Config| config.quorums.revoked(reached(config));
         if !configs.iter().all(revoked) && !planted!("establish_without_revoking") {
             return None;
         }
-        let of_trusted = self.reports.iter();
-        let of_trusted = of_trusted.filter(|(id, report)| trusted(**id, report.incarnation));
-        let chosen = of_trusted.clone().map(|(_, report)| report.last);
-        let chosen = if planted!("the_least_log_leads") {
-            chosen.min()?
-        } else {
-            chosen.max()?
-        };
         let could_lead = |id: MemberId| {
             let mut all = configs.iter();
             all.all(|config| {
@@ -215,13 +211,14 @@ impl Failover {
                 place.is_some_and(|at| config.quorums.establishable(at, reached(config)))
             })
         };
-        let able = of_trusted.clone().filter(|(_, report)| report.able);
+        let able = self.reports.iter().filter(|(_, report)| report.able);
         let leaders = able.filter(|(id, _)| could_lead(**id));
         let (leader, report) = leaders.max_by_key(|(id, report)| {
             let wanted = self.wanted == Some(**id);
-            (report.last == chosen, wanted, report.last, Reverse(**id))
+            let greatest = report.last == greatest.last;
+            (greatest, wanted, report.last, Reverse(**id))
         })?;
-        let term = self.term;
+        let (term, chosen) = (self.term, greatest.last);
         let message = if report.last == chosen || planted!("lead_with_a_lesser_log") {
             let led: Vec<Term> = self.reports.values().filter_map(|r| r.led).collect();
             Message::Establish(Establish {
@@ -232,8 +229,7 @@ impl Failover {
                 wait_ms: wait_ms(self.reports.values().map(|r| &r.grant), &led),
             })
         } else {
-            let mut holders = of_trusted.filter(|(_, report)| report.last == chosen);
-            let from = *holders.next()?.0;
+            let from = *holder;
             Message::Copy { term, from, chosen }
         };
         Some(Asked {

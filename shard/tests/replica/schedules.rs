@@ -413,3 +413,46 @@ fn a_read_without_a_lease_waits_for_answers_to_what_was_sent_after_it() {
     assert!(world.serves(B) && world.leads(A) && world.commit(B) > world.commit(A));
     assert!(!world.replica(A).led_after(since));
 }
+
+// Found by seed 113518: a reader that is about to leave held what only it and the old leader had,
+// and was not asked because the newest configuration does not name it. Planted:
+// `who_leaves_is_not_asked`.
+#[test]
+fn a_member_that_leaves_still_has_what_was_committed_with_it() {
+    const D: usize = 3;
+    let policy = SemiSync {
+        acks: 1,
+        with_readers: true,
+    };
+    let mut world = World::new(1, Box::new(policy), "a b r:c r:d", "");
+    take_over(&mut world, A);
+    world.among(&[A, B, C, D], |_| false);
+    // Committed with D alone.
+    world.propose(A);
+    world.sync(A);
+    world.among(&[A, D], |_| false);
+    let end = world.end(A);
+    assert_eq!(world.commit(A), end);
+    // D is to leave, and is the only one that hears of it: it answers just then.
+    world.tick(A);
+    world.deliver_from(A, D);
+    let members = vec![
+        Member::voter(0, "a"),
+        Member::voter(1, "b"),
+        Member::reader(2, "c"),
+    ];
+    let without = Config {
+        incarnations: vec![Incarnation(100), Incarnation(101), Incarnation(102)],
+        quorums: Quorums::new(&policy, &members).unwrap(),
+    };
+    let leave = world.replica(A).change(without).unwrap();
+    world.does(A, leave);
+    world.deliver_from(D, A);
+    world.among(&[A, D], |_| false);
+    assert!(world.end(D) == world.end(A) && world.end(D) > end);
+    world.lose();
+    world.crash(A);
+    take_over(&mut world, B);
+    world.among(&[B, C, D], |_| false);
+    assert!(world.serves(B) && world.commit(B) > end);
+}
