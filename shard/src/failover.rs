@@ -17,6 +17,7 @@ use crate::log::{Config, Term};
 use crate::message::{Establish, Message, Report};
 use crate::policy::{MemberId, MemberSet};
 use crate::replica::wait_ms;
+use crate::topology::ShardRecord;
 
 /// What the coordinator's host is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,17 +47,18 @@ pub enum Step {
 const WANTED_TICKS: u32 = 2;
 
 /// What the coordinator asked a member to do.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Asked {
     member: MemberId,
     message: Message,
 }
 
 /// A failover at work.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failover {
     term: Term,
     members: Vec<MemberId>,
+    record: ShardRecord,
     /// Who should lead if it can, all else being equal.
     wanted: Option<MemberId>,
     reports: BTreeMap<MemberId, Report>,
@@ -66,18 +68,14 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// Begins: the term was won in the topology by compare-and-swap (I1), and these are the members
-    /// that the topology names.
+    /// Begins, with the record by which the term was won in the topology (I1). `wanted` leads if it
+    /// can, all else being equal.
     #[must_use]
-    pub fn new(
-        term: Term,
-        members: Vec<MemberId>,
-        wanted: Option<MemberId>,
-        out: &mut Vec<Step>,
-    ) -> Self {
+    pub fn new(record: ShardRecord, wanted: Option<MemberId>, out: &mut Vec<Step>) -> Self {
         let mut failover = Self {
-            term,
-            members,
+            term: record.term,
+            members: record.runs.keys().copied().collect(),
+            record,
             wanted,
             reports: BTreeMap::new(),
             asked: None,
@@ -124,7 +122,9 @@ impl Failover {
             return;
         }
         match message {
-            Message::Fenced { term, report } if term == self.term => {
+            Message::Fenced { term, report }
+                if term == self.term && self.record.counts(from, report.run) =>
+            {
                 // Members that the topology does not name yet.
                 for (_, config) in &report.configs {
                     for member in config.quorums.members() {
@@ -198,7 +198,7 @@ impl Failover {
                 let ids = self.reports.keys();
                 return ids.filter_map(|id| config.quorums.place(*id)).collect();
             }
-            config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.incarnation)))
+            config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.run.incarnation)))
         };
         let revoked = |config: &&Config| config.quorums.revoked(reached(config));
         if !configs.iter().all(revoked) && !planted!("establish_without_revoking") {
@@ -225,7 +225,7 @@ impl Failover {
                 term,
                 chosen,
                 commit,
-                run: (report.incarnation, report.boot),
+                run: report.run,
                 wait_ms: wait_ms(self.reports.values().map(|r| &r.grant), &led),
             })
         } else {

@@ -76,6 +76,7 @@ mod map;
 pub mod message;
 pub mod policy;
 pub mod replica;
+pub mod topology;
 mod vindex;
 
 pub use limits::{

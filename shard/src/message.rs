@@ -17,6 +17,7 @@ use terrane_wal::lsn::Lsn;
 use crate::log::{Config, Entry, Epochs, Incarnation, Point, Term};
 use crate::policy::MemberId;
 use crate::replica::{Grant, Time};
+use crate::topology::Run;
 
 /// A message about one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -153,7 +154,7 @@ pub struct Establish {
     /// All up to here is committed, as far as any of them knows.
     pub commit: Lsn,
     /// The run that promised: its incarnation and start. Another one does not lead (I10).
-    pub run: (Incarnation, u64),
+    pub run: Run,
     /// Milliseconds before it may serve: leases of others are not over.
     pub wait_ms: u64,
 }
@@ -165,10 +166,8 @@ pub struct Report {
     pub last: Point,
     /// All up to here is committed.
     pub commit: Lsn,
-    /// Whose data it is.
-    pub incarnation: Incarnation,
-    /// Starts of the member.
-    pub boot: u64,
+    /// Whose data it is, and which start of it.
+    pub run: Run,
     /// Whether it could lead: its disk works, and what it applied is right.
     pub able: bool,
     /// What it has granted.

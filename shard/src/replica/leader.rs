@@ -114,8 +114,7 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) {
         let term = asked.term;
-        let run = (self.incarnation, self.boot);
-        if asked.run != run && !planted!("lead_in_another_run") {
+        if asked.run != self.run() && !planted!("lead_in_another_run") {
             return;
         }
         if term < self.promised {

@@ -41,6 +41,7 @@ use terrane_wal::lsn::Lsn;
 use crate::log::{Config, Configs, Entry, Head, Incarnation, Kind, Log, Point, Term};
 use crate::message::{Message, Report};
 use crate::policy::MemberId;
+use crate::topology::Run;
 
 pub use leader::ChangeError;
 use leader::Leading;
@@ -433,8 +434,7 @@ impl Replica {
             let report = Report {
                 last: log.epochs().last(),
                 commit: self.commit,
-                incarnation: self.incarnation,
-                boot: self.boot,
+                run: self.run(),
                 able: true,
                 grant: self.granted.report(now),
                 led: self.led,
@@ -456,6 +456,13 @@ impl Replica {
             self.commit = commit;
             self.configs.commit(commit);
             out.push(Effect::Commit(commit));
+        }
+    }
+
+    fn run(&self) -> Run {
+        Run {
+            incarnation: self.incarnation,
+            boot: self.boot,
         }
     }
 

@@ -60,6 +60,7 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
         all.reads += done.reads;
         all.asked += done.asked;
         all.copied += done.copied;
+        all.put_back += done.put_back;
         all.cut += done.cut;
     }
     println!("{all:?}");
@@ -69,6 +70,7 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
         assert!(all.committed > 10 * seeds && all.leaders > 2 * seeds);
         assert!(all.cut > seeds / 8 && all.wiped > seeds / 8 && all.readmitted > seeds / 16);
         assert!(all.changed > seeds / 4 && all.copied > seeds / 50);
+        assert!(all.put_back > seeds / 20);
         assert!(all.reads > 50 * seeds && all.asked > 2 * seeds);
     }
 }

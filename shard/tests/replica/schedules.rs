@@ -456,3 +456,51 @@ fn a_member_that_leaves_still_has_what_was_committed_with_it() {
     world.among(&[B, C, D], |_| false);
     assert!(world.serves(B) && world.commit(B) > end);
 }
+
+// Planted: `starts_not_compared`.
+#[test]
+fn an_old_disk_put_back_is_other_data() {
+    let mut world = three();
+    world.copy_disk(B);
+    world.crash(B);
+    world.start(B);
+    // Committed with B alone.
+    world.tick(A);
+    world.among(&[A, B], |_| false);
+    world.propose(A);
+    world.sync(A);
+    world.among(&[A, B], |_| false);
+    let end = world.end(A);
+    assert_eq!((world.commit(A), world.end(B)), (end, end));
+    world.crash(B);
+    world.put_back(B);
+    world.start(B);
+    assert!(world.end(B) < end);
+    // Without A nobody knows of the entry: B and C do not lead.
+    world.lose();
+    world.crash(A);
+    take_over(&mut world, B);
+    world.among(&[B, C], |_| false);
+    assert!(!world.leads(B) && !world.leads(C));
+    // With A it is there again, and B is trusted with what it has now.
+    world.start(A);
+    world.heal();
+    assert!(world.commit(B) > end);
+}
+
+// Planted: `answer_before_the_promise_is_saved`.
+#[test]
+fn a_promise_that_a_crash_takes_away_was_not_answered() {
+    let mut world = three();
+    take_over(&mut world, B);
+    world.among(&[B], |_| false);
+    // C has heard of term 2; the promise is still on its way to the disk.
+    world.deliver_from(B, C);
+    world.crash(C);
+    world.start(C);
+    world.among(&[B], |_| false);
+    world.deliver_from(C, B);
+    world.among(&[B], |_| false);
+    assert!(!world.leads(B), "C would still follow A");
+    world.heal();
+}

@@ -8,6 +8,7 @@ use terrane_shard::log::{Config, Configs, Entry, Epochs, Head, Incarnation, Kind
 use terrane_shard::message::Message;
 use terrane_shard::policy::{DurabilityPolicy, Member, MemberId, Quorums, Role};
 use terrane_shard::replica::{Effect, Event, Replica, Saved, Time};
+use terrane_shard::topology::{Run, ShardRecord};
 use terrane_wal::lsn::Lsn;
 
 use crate::chance::Chance;
@@ -86,6 +87,8 @@ struct Host {
     promise: Option<Term>,
     cut_off: bool,
     failover: Option<Failover>,
+    /// A copy of its disk, of some time ago.
+    old: Option<(Vec<Entry>, Saved)>,
     /// Where its clock began, and how fast it goes, in thousandths.
     clock: (u64, u64),
 }
@@ -124,6 +127,7 @@ pub(crate) struct Done {
     pub(crate) changed: u64,
     pub(crate) reads: u64,
     pub(crate) copied: u64,
+    pub(crate) put_back: u64,
     pub(crate) asked: u64,
     pub(crate) cut: u64,
     trace: u64,
@@ -142,8 +146,8 @@ pub(crate) struct World {
     /// Reads that wait to hear that their host led after they began.
     reads: Vec<Read>,
     network: VecDeque<Letter>,
-    /// The term in the topology.
-    term: Term,
+    /// What the topology has of the shard.
+    topology: ShardRecord,
     /// All that was ever committed.
     committed: Vec<Entry>,
     leaders: BTreeMap<Term, MemberId>,
@@ -188,6 +192,7 @@ impl World {
             promise: None,
             cut_off: false,
             failover: None,
+            old: None,
             clock: (chance.next() >> 30, 990 + chance.below(21) as u64),
         });
         let hosts = hosts.collect();
@@ -201,7 +206,7 @@ impl World {
             reads: Vec::new(),
             first,
             network: VecDeque::new(),
-            term: Term(0),
+            topology: ShardRecord::default(),
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             done: Done::default(),
@@ -213,6 +218,19 @@ impl World {
     pub(crate) fn start(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         host.saved.boot += 1;
+        let run = Run {
+            incarnation: host.saved.incarnation,
+            boot: host.saved.boot,
+        };
+        if self.topology.begin(host.id, run).is_err() {
+            // What an old disk has is other data (I13).
+            host.saved.incarnation = Incarnation(self.chance.next());
+            let run = Run {
+                incarnation: host.saved.incarnation,
+                ..run
+            };
+            self.topology.begin(host.id, run).unwrap();
+        }
         host.log = Entries::of(host.disk.clone());
         let configs = host.log.configs(&self.first, host.saved.commit);
         let now = host.time(self.now);
@@ -310,13 +328,24 @@ impl World {
         self.crash(at);
         let incarnation = Incarnation(self.chance.next());
         let host = &mut self.hosts[at];
-        host.disk.clear();
-        host.saved = Saved {
-            promised: Term(0),
-            incarnation,
-            boot: 0,
-            commit: Lsn::ZERO,
-        };
+        match host.old.take() {
+            // A copy of a run before is put back. One of this run would not be noticed.
+            Some((disk, saved))
+                if saved.incarnation == host.saved.incarnation && saved.boot < host.saved.boot =>
+            {
+                (host.disk, host.saved) = (disk, saved);
+                self.done.put_back += 1;
+            }
+            _ => {
+                host.disk.clear();
+                host.saved = Saved {
+                    promised: Term(0),
+                    incarnation,
+                    boot: 0,
+                    commit: Lsn::ZERO,
+                };
+            }
+        }
         self.done.wiped += 1;
         self.start(at);
     }
@@ -474,6 +503,9 @@ impl World {
         };
         host.disk.clone_from(&host.log.entries);
         host.saved.commit = replica.commit();
+        if self.chance.once_in(40) {
+            host.old = Some((host.disk.clone(), host.saved));
+        }
         let lsn = host.log.epochs.last().lsn;
         self.event(at, Event::Synced { lsn });
     }
@@ -495,11 +527,10 @@ impl World {
         if self.hosts[at].replica.is_none() {
             return;
         }
-        self.term.0 += 1;
-        let (term, mut out) = (self.term, Vec::new());
-        let members = self.hosts.iter().map(|host| host.id).collect();
+        self.topology.next_term();
+        let (record, mut out) = (self.topology.clone(), Vec::new());
         let wanted = wanted.map(|wanted| self.hosts[wanted].id);
-        self.hosts[at].failover = Some(Failover::new(term, members, wanted, &mut out));
+        self.hosts[at].failover = Some(Failover::new(record, wanted, &mut out));
         self.steps(at, out);
     }
 
@@ -507,7 +538,12 @@ impl World {
         for step in steps {
             match step {
                 Step::Send { to, message } => self.send(self.hosts[at].id, to, message),
-                Step::Publish { .. } | Step::GiveUp { .. } => self.hosts[at].failover = None,
+                Step::Publish { term, leader } => {
+                    let newest = self.topology.publish(term, leader);
+                    assert_eq!(newest, term == self.topology.term);
+                    self.hosts[at].failover = None;
+                }
+                Step::GiveUp { .. } => self.hosts[at].failover = None,
             }
         }
     }
@@ -759,6 +795,18 @@ impl World {
 
     pub(crate) fn commit(&self, at: usize) -> Lsn {
         self.replica(at).commit()
+    }
+
+    /// A copy of a host's disk is kept.
+    pub(crate) fn copy_disk(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        host.old = Some((host.disk.clone(), host.saved));
+    }
+
+    /// The copy is put in the place of the disk of a host that is down.
+    pub(crate) fn put_back(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        (host.disk, host.saved) = host.old.take().unwrap();
     }
 
     /// The disk of a host that is down is set back to what it was at this entry's end.

@@ -1,0 +1,205 @@
+//! What the topology keeps of a shard: the terms given out, who leads, which runs of which data its
+//! members have begun. A record changes by compare-and-swap; the rules of a change are here, the
+//! store is the host's.
+//!
+//! ```text
+//! a member starts   boot + 1 on its disk -> ShardRecord::begin -> Topology::swap -> it takes part
+//! a failover        ShardRecord::next_term -> swap -> Failover -> ShardRecord::publish -> swap
+//! ```
+//!
+//! Invariants:
+//! * I1. A term is given out once: whoever loses the swap reads again.
+//! * I13. A member takes part only in a run whose start stands here. A disk with fewer starts than
+//!   stand here is an old one put back: what it promised and acknowledged since is not on it, so
+//!   its data counts as other data, with an incarnation of its own. A copy of the same run does not
+//!   show here; a leader that got more from it notices (`replica/leader.rs`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::log::{Incarnation, Term};
+use crate::map::ShardId;
+use crate::policy::MemberId;
+
+/// A start of a member: whose data it has, and how often that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    /// Made when the disk was formatted.
+    pub incarnation: Incarnation,
+    /// Starts on this disk, this one included.
+    pub boot: u64,
+}
+
+/// What the topology keeps of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShardRecord {
+    /// The highest term given out.
+    pub term: Term,
+    /// Who leads, and since which term.
+    pub leader: Option<(Term, MemberId)>,
+    /// The newest run of each member; these are who is fenced.
+    pub runs: BTreeMap<MemberId, Run>,
+}
+
+/// An old disk was put back: it has forgotten what it promised and acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amnesia {
+    /// Whose disk.
+    pub member: MemberId,
+    /// Starts that stand in the topology.
+    pub expected: u64,
+    /// Starts that stand on the disk, this one included.
+    pub found: u64,
+}
+
+impl fmt::Display for Amnesia {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "disk of {}: expected more than {} starts, found {}: an old copy was put back, and \
+             counts as other data from now on",
+            self.member, self.expected, self.found
+        )
+    }
+}
+
+impl std::error::Error for Amnesia {}
+
+impl ShardRecord {
+    /// Enters the start of a member.
+    ///
+    /// # Errors
+    /// [`Amnesia`] if this data was started as often before (I13): the host gives it another
+    /// incarnation, on the disk first, and asks again.
+    pub fn begin(&mut self, member: MemberId, run: Run) -> Result<(), Amnesia> {
+        if let Some(known) = self.runs.get(&member)
+            && known.incarnation == run.incarnation
+            && run.boot <= known.boot
+            && !planted!("starts_not_compared")
+        {
+            return Err(Amnesia {
+                member,
+                expected: known.boot,
+                found: run.boot,
+            });
+        }
+        self.runs.insert(member, run);
+        Ok(())
+    }
+
+    /// Gives out the next term.
+    pub fn next_term(&mut self) -> Term {
+        self.term = Term(self.term.0 + 1);
+        self.term
+    }
+
+    /// Enters the leader of a term, unless a higher one was given out since.
+    #[must_use]
+    pub fn publish(&mut self, term: Term, leader: MemberId) -> bool {
+        let newest = term == self.term;
+        if newest {
+            self.leader = Some((term, leader));
+        }
+        newest
+    }
+
+    /// Whether a report of this run of a member counts: an older run than stands here may be one
+    /// whose disk was replaced since.
+    #[must_use]
+    pub fn counts(&self, member: MemberId, run: Run) -> bool {
+        let known = self.runs.get(&member);
+        let older = known
+            .is_some_and(|known| known.incarnation == run.incarnation && run.boot < known.boot);
+        !older
+    }
+}
+
+/// A change of a record, by the number of changes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Version(pub u64);
+
+/// Where records are kept, linearizable: rows of a small local database, or etcd. Safety rests on
+/// the swap alone.
+pub trait Topology: Send + Sync {
+    /// The record of a shard, with its version; an empty one of version 0 if there is none.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unavailable`].
+    fn read(&self, shard: &ShardId) -> Result<(Version, ShardRecord), TopologyError>;
+
+    /// Replaces the record if it is still of this version.
+    ///
+    /// # Errors
+    /// [`TopologyError::Changed`] if it is not; [`TopologyError::Unavailable`], after which it may
+    /// or may not be replaced: a term is given out, at worst for nobody.
+    fn swap(
+        &self,
+        shard: &ShardId,
+        version: Version,
+        record: &ShardRecord,
+    ) -> Result<Version, TopologyError>;
+}
+
+/// Why a record was not read or changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopologyError {
+    /// Another has changed it: read it again.
+    Changed {
+        /// Of which shard.
+        shard: ShardId,
+        /// The version that was read.
+        expected: Version,
+        /// The version that it has.
+        found: Version,
+    },
+    /// The store does not answer.
+    Unavailable {
+        /// What it says of it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for TopologyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Changed {
+                shard,
+                expected,
+                found,
+            } => write!(
+                f,
+                "topology of shard {shard}: expected version {}, found {}",
+                expected.0, found.0
+            ),
+            Self::Unavailable { reason } => {
+                write!(f, "topology: expected an answer, found none: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TopologyError {}
+
+/// Changes a record until no other change comes between. `change` may run several times; `None` of
+/// it leaves the record as it is.
+///
+/// # Errors
+/// [`TopologyError::Unavailable`].
+pub fn update<T>(
+    topology: &dyn Topology,
+    shard: &ShardId,
+    mut change: impl FnMut(&mut ShardRecord) -> Option<T>,
+) -> Result<Option<T>, TopologyError> {
+    loop {
+        let (version, mut record) = topology.read(shard)?;
+        let Some(done) = change(&mut record) else {
+            return Ok(None);
+        };
+        match topology.swap(shard, version, &record) {
+            Ok(_) => return Ok(Some(done)),
+            Err(TopologyError::Changed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
