@@ -8,7 +8,7 @@ use terrane_shard::policy::{Member, MemberId, Quorums, SemiSync};
 use terrane_shard::replica::{Effect, Event, Fault, Replica, Saved, Time};
 use terrane_wal::lsn::Lsn;
 
-use crate::world::Entries;
+use crate::entries::Entries;
 
 fn entry(term: u64, start: u64, end: u64, crc: u32) -> Entry {
     Entry {

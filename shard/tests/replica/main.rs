@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chance;
+mod entries;
 mod faults;
 mod schedules;
 mod world;
@@ -63,7 +64,7 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
         all.put_back += done.put_back;
         all.cut += done.cut;
     }
-    println!("{all:?}");
+    println!("replica seeds: {:?}: {all:?}", seeds());
     // The schedules reach what they are for.
     let seeds = seeds().count() as u64;
     if seeds >= 1_000 {
