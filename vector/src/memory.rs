@@ -16,7 +16,7 @@ use crate::store::{IndexError, PostingStore, VisitRecord, VisitRow, Write};
 type Version = (u64, Option<(Vver, Vec<f32>)>);
 
 /// A table with one vector field and the records of its index.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MemoryStore {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
     rows: BTreeMap<RowId, Vec<Version>>,

@@ -10,5 +10,6 @@ mod between;
 mod geometry;
 mod jobs;
 mod mistakes;
+mod replica;
 mod schedules;
 mod world;
