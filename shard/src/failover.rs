@@ -36,12 +36,16 @@ pub enum Step {
         /// Who leads.
         leader: MemberId,
     },
-    /// A higher term exists: the failover is over, without a leader.
+    /// The failover is over, without a leader: a higher term exists, or who was asked to lead does
+    /// not. In this term nobody else may; the next one is to be above.
     GiveUp {
-        /// The higher term.
+        /// The highest term that was heard of.
         term: Term,
     },
 }
+
+/// Ticks after which nobody is waited for any more.
+const PATIENCE_TICKS: u32 = 40;
 
 /// Ticks for which the member that should lead is waited for.
 const WANTED_TICKS: u32 = 2;
@@ -74,7 +78,7 @@ impl Failover {
     pub fn new(record: ShardRecord, wanted: Option<MemberId>, out: &mut Vec<Step>) -> Self {
         let mut failover = Self {
             term: record.term,
-            members: record.runs.keys().copied().collect(),
+            members: record.members().map(|(id, _)| id).collect(),
             record,
             wanted,
             reports: BTreeMap::new(),
@@ -113,6 +117,11 @@ impl Failover {
             message: Message::Fence { term },
         }));
         self.ticks += 1;
+        if self.ticks > PATIENCE_TICKS {
+            self.over = true;
+            out.push(Step::GiveUp { term });
+            return;
+        }
         self.decide(out);
     }
 
@@ -123,11 +132,13 @@ impl Failover {
         }
         match message {
             Message::Fenced { term, report }
-                if term == self.term && self.record.counts(from, report.run) =>
+                if term == self.term
+                    && self.record.counts(from, report.run)
+                    && !report.configs.is_empty() =>
             {
                 // Members that the topology does not name yet.
                 for (_, config) in &report.configs {
-                    for member in config.quorums.members() {
+                    for member in config.quorums().members() {
                         if !self.members.contains(&member.id) {
                             self.members.push(member.id);
                             let message = Message::Fence { term };
@@ -178,7 +189,7 @@ impl Failover {
         let all = self.reports.iter();
         let all = all.filter(|(id, report)| {
             let newest = report.configs.last().map(|(_, config)| config);
-            let named = newest.is_some_and(|config| config.quorums.place(**id).is_some());
+            let named = newest.is_some_and(|config| config.quorums().place(**id).is_some());
             named || !planted!("who_leaves_is_not_asked")
         });
         let (holder, greatest) = if planted!("the_least_log_leads") {
@@ -196,19 +207,19 @@ impl Failover {
         let reached = |config: &Config| -> MemberSet {
             if planted!("fenced_of_any_incarnation") {
                 let ids = self.reports.keys();
-                return ids.filter_map(|id| config.quorums.place(*id)).collect();
+                return ids.filter_map(|id| config.quorums().place(*id)).collect();
             }
             config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.run.incarnation)))
         };
-        let revoked = |config: &&Config| config.quorums.revoked(reached(config));
+        let revoked = |config: &&Config| config.quorums().revoked(reached(config));
         if !configs.iter().all(revoked) && !planted!("establish_without_revoking") {
             return None;
         }
         let could_lead = |id: MemberId| {
             let mut all = configs.iter();
             all.all(|config| {
-                let place = config.quorums.place(id);
-                place.is_some_and(|at| config.quorums.establishable(at, reached(config)))
+                let place = config.quorums().place(id);
+                place.is_some_and(|at| config.quorums().establishable(at, reached(config)))
             })
         };
         let able = self.reports.iter().filter(|(_, report)| report.able);
@@ -229,8 +240,12 @@ impl Failover {
                 wait_ms: wait_ms(self.reports.values().map(|r| &r.grant), &led),
             })
         } else {
-            let from = *holder;
-            Message::Copy { term, from, chosen }
+            Message::Copy {
+                term,
+                from: *holder,
+                chosen,
+                run: report.run,
+            }
         };
         Some(Asked {
             member: *leader,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
 
-use crate::policy::{MemberId, MemberSet, Quorums};
+use crate::policy::{MemberId, MemberSet, PolicyError, Quorums};
 
 /// The number of a leadership. Term 0 is before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -99,18 +99,44 @@ pub struct Incarnation(pub u64);
 /// The members of a shard, the data that each is trusted with, and the rule among them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Config {
-    /// Members and what the policy says of them.
-    pub quorums: Quorums,
+    quorums: Quorums,
     /// By place: the incarnation whose acknowledgements and promises count.
-    pub incarnations: Vec<Incarnation>,
+    incarnations: Vec<Incarnation>,
 }
 
 impl Config {
+    /// Members and what the policy says of them, and by place the incarnations that count.
+    ///
+    /// # Errors
+    /// [`PolicyError::Incarnations`] if there are not as many as members.
+    pub fn new(quorums: Quorums, incarnations: Vec<Incarnation>) -> Result<Self, PolicyError> {
+        let (expected, found) = (quorums.members().len(), incarnations.len());
+        if expected != found {
+            return Err(PolicyError::Incarnations { expected, found });
+        }
+        Ok(Self {
+            quorums,
+            incarnations,
+        })
+    }
+
+    /// Members and what the policy says of them.
+    #[must_use]
+    pub fn quorums(&self) -> &Quorums {
+        &self.quorums
+    }
+
+    /// By place: the incarnation whose acknowledgements and promises count.
+    #[must_use]
+    pub fn incarnations(&self) -> &[Incarnation] {
+        &self.incarnations
+    }
+
     /// The place of a member if it is this incarnation that counts.
     #[must_use]
     pub fn trusted(&self, id: MemberId, incarnation: Incarnation) -> Option<usize> {
         let place = self.quorums.place(id)?;
-        (self.incarnations.get(place) == Some(&incarnation)).then_some(place)
+        (self.incarnations[place] == incarnation).then_some(place)
     }
 
     /// Those of some members, with their incarnations, that count.
@@ -261,6 +287,26 @@ impl Configs {
     pub fn newest_end(&self) -> Lsn {
         self.held[self.held.len() - 1].0
     }
+}
+
+/// What is wrong with entries that a peer sent, if they cannot stand behind `prev` in any log of at
+/// most this term.
+pub(crate) fn malformed(prev: Point, entries: &[Entry], term: Term) -> Option<&'static str> {
+    let mut before = prev;
+    for entry in entries {
+        let head = &entry.head;
+        if head.start != before.lsn {
+            return Some("an entry does not begin where the one before ends");
+        }
+        if head.end <= head.start {
+            return Some("an entry ends where it begins, or before");
+        }
+        if head.term < before.term || head.term > term {
+            return Some("an entry is of a term below the one before, or above the sender's");
+        }
+        before = head.point();
+    }
+    (prev.term > term).then_some("the entry before is of a term above the sender's")
 }
 
 /// A shard's log on this member, as it is in memory: what was written but not yet synced as well.

@@ -56,6 +56,8 @@ pub enum Message {
         from: MemberId,
         /// Its last entry.
         chosen: Point,
+        /// The run that promised. Another one does not copy.
+        run: Run,
     },
     /// Asks for the entries behind what both logs have.
     Fetch {
@@ -142,6 +144,8 @@ pub struct Mismatch {
     pub epochs: Epochs,
     /// Whose log it is.
     pub incarnation: Incarnation,
+    /// Starts of this member, and answers since: what is less was overtaken.
+    pub count: (u64, u64),
 }
 
 /// With which log to lead, and from when on.

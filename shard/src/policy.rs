@@ -257,6 +257,13 @@ pub enum PolicyError {
         /// Which.
         member: MemberId,
     },
+    /// Not one incarnation for each member.
+    Incarnations {
+        /// Members.
+        expected: usize,
+        /// Incarnations.
+        found: usize,
+    },
     /// No member may lead.
     NobodyLeads {
         /// The policy.
@@ -288,6 +295,10 @@ impl fmt::Display for PolicyError {
                     "members of a shard: expected {member} once, found it twice"
                 )
             }
+            Self::Incarnations { expected, found } => write!(
+                f,
+                "members of a shard: expected {expected} incarnations, one each, found {found}"
+            ),
             Self::NobodyLeads { policy } => write!(
                 f,
                 "policy {policy}: expected a member that may lead, found none"

@@ -14,7 +14,7 @@
 //!   its data counts as other data, with an incarnation of its own. A copy of the same run does not
 //!   show here; a leader that got more from it notices (`replica/leader.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::log::{Incarnation, Term};
@@ -38,7 +38,9 @@ pub struct ShardRecord {
     /// Who leads, and since which term.
     pub leader: Option<(Term, MemberId)>,
     /// The newest run of each member; these are who is fenced.
-    pub runs: BTreeMap<MemberId, Run>,
+    runs: BTreeMap<MemberId, Run>,
+    /// Data that a member had before: it never counts again.
+    retired: BTreeSet<(MemberId, Incarnation)>,
 }
 
 /// An old disk was put back: it has forgotten what it promised and acknowledged.
@@ -46,19 +48,22 @@ pub struct ShardRecord {
 pub struct Amnesia {
     /// Whose disk.
     pub member: MemberId,
-    /// Starts that stand in the topology.
-    pub expected: u64,
+    /// Starts that stand in the topology; `None` if the member has had other data since.
+    pub expected: Option<u64>,
     /// Starts that stand on the disk, this one included.
     pub found: u64,
 }
 
 impl fmt::Display for Amnesia {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "disk of {}: expected ", self.member)?;
+        match self.expected {
+            Some(starts) => write!(f, "more than {starts} starts, found {}", self.found)?,
+            None => write!(f, "the data that it had last, found older one")?,
+        }
         write!(
             f,
-            "disk of {}: expected more than {} starts, found {}: an old copy was put back, and \
-             counts as other data from now on",
-            self.member, self.expected, self.found
+            ": an old copy was put back, and counts as other data from now on"
         )
     }
 }
@@ -72,24 +77,33 @@ impl ShardRecord {
     /// [`Amnesia`] if this data was started as often before (I13): the host gives it another
     /// incarnation, on the disk first, and asks again.
     pub fn begin(&mut self, member: MemberId, run: Run) -> Result<(), Amnesia> {
-        if let Some(known) = self.runs.get(&member)
-            && known.incarnation == run.incarnation
-            && run.boot <= known.boot
-            && !planted!("starts_not_compared")
-        {
-            return Err(Amnesia {
-                member,
-                expected: known.boot,
-                found: run.boot,
-            });
+        let amnesia = |expected| Amnesia {
+            member,
+            expected,
+            found: run.boot,
+        };
+        if self.retired.contains(&(member, run.incarnation)) {
+            return Err(amnesia(None));
+        }
+        if let Some(known) = self.runs.get(&member).copied() {
+            if known.incarnation != run.incarnation {
+                self.retired.insert((member, known.incarnation));
+            } else if run.boot <= known.boot && !planted!("starts_not_compared") {
+                return Err(amnesia(Some(known.boot)));
+            }
         }
         self.runs.insert(member, run);
         Ok(())
     }
 
-    /// Gives out the next term.
-    pub fn next_term(&mut self) -> Term {
-        self.term = Term(self.term.0 + 1);
+    /// The members, each with its newest run.
+    pub fn members(&self) -> impl Iterator<Item = (MemberId, Run)> {
+        self.runs.iter().map(|(id, run)| (*id, *run))
+    }
+
+    /// Gives out the next term, above one that somebody was found to have promised.
+    pub fn next_term(&mut self, above: Term) -> Term {
+        self.term = Term(self.term.max(above).0.saturating_add(1));
         self.term
     }
 
@@ -103,14 +117,13 @@ impl ShardRecord {
         newest
     }
 
-    /// Whether a report of this run of a member counts: an older run than stands here may be one
-    /// whose disk was replaced since.
+    /// Whether a report of this run of a member counts: of the data that it has now, and not of a
+    /// start before the known one, whose disk may have been replaced since.
     #[must_use]
     pub fn counts(&self, member: MemberId, run: Run) -> bool {
-        let known = self.runs.get(&member);
-        let older = known
-            .is_some_and(|known| known.incarnation == run.incarnation && run.boot < known.boot);
-        !older
+        self.runs
+            .get(&member)
+            .is_some_and(|known| known.incarnation == run.incarnation && run.boot >= known.boot)
     }
 }
 

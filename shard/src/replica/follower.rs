@@ -41,6 +41,7 @@ impl Replica {
             self.promise(term, out);
         }
         let known = matches!(self.role, Role::Following(following) if following.term == term);
+        self.copying = None;
         if !known {
             let matched = Lsn::ZERO;
             self.role = Role::Following(Following {
@@ -121,7 +122,10 @@ impl Replica {
         }
         let new: Vec<Entry> = rest.collect();
         for entry in &new {
-            assert_eq!(entry.head.start, matched, "entries come without gaps");
+            assert_eq!(
+                entry.head.start, matched,
+                "`malformed` saw that there are no gaps"
+            );
             matched = entry.head.end;
             if let Kind::Config(config) = &entry.kind {
                 self.configs.push(entry.head.end, config.clone());
@@ -200,7 +204,9 @@ impl Replica {
 
     fn mismatch(&mut self, log: &impl Log, out: &mut Vec<Effect>) {
         if let Role::Following(following) = &self.role {
+            self.answers += 1;
             let answer = Mismatch {
+                count: (self.boot, self.answers),
                 term: following.term,
                 epochs: log.epochs().clone(),
                 incarnation: self.incarnation,

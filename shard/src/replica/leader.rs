@@ -1,6 +1,6 @@
 //! A member that leads: its log goes to the others, and what enough of them hold is committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub(super) struct Leading {
     serve_from: Time,
     /// Since when the barrier is committed and that time past.
     pub(super) serving: Option<Time>,
+    /// A change was given to the host and is not in the log yet.
+    changing: bool,
     pub(super) peers: BTreeMap<MemberId, Peer>,
 }
 
@@ -43,6 +45,17 @@ pub(super) struct Peer {
     forgot: bool,
     /// The newest time of this leader's clock that it has sent back.
     pub(super) echo: Option<Time>,
+}
+
+impl Peer {
+    /// Other data is another member: nothing of what was acknowledged is known to be there (I9).
+    fn is_of(&mut self, incarnation: Incarnation) {
+        if self.incarnation != incarnation {
+            self.incarnation = incarnation;
+            (self.acked, self.count, self.echo) = (Lsn::ZERO, (0, 0), None);
+            self.forgot = false;
+        }
+    }
 }
 
 /// Why members or policy are not changed.
@@ -141,7 +154,8 @@ impl Replica {
             return;
         }
         // Also what decides which configurations are active.
-        self.commit_to(asked.commit, out);
+        self.commit_to(asked.commit.min(last.lsn), out);
+        self.copying = None;
         self.role = Role::Leading(Leading {
             term,
             coordinator: from,
@@ -149,6 +163,7 @@ impl Replica {
             barrier: None,
             serve_from: now.after(asked.wait_ms),
             serving: None,
+            changing: false,
             peers: BTreeMap::new(),
         });
         out.push(Effect::WriteBarrier(term));
@@ -162,21 +177,32 @@ impl Replica {
         kind: Kind,
         out: &mut Vec<Effect>,
     ) {
+        // It is in the log, whoever leads now.
+        if let Kind::Config(config) = &kind {
+            self.configs.push(head.end, config.clone());
+        }
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
-        assert_eq!(head.term, leading.term, "a leader writes in its own term");
+        if head.term != leading.term {
+            return;
+        }
         match kind {
             Kind::Data => {}
             Kind::Barrier => leading.barrier = Some(head.end),
-            Kind::Config(config) => self.configs.push(head.end, config),
+            Kind::Config(_) => leading.changing = false,
         }
         self.send_new(log, now, out);
     }
 
-    /// The members that the log goes to: all but this one.
-    fn others(&self) -> Vec<MemberId> {
-        let members = self.configs.newest().quorums.members().iter();
+    /// The members that the log goes to: all of every active configuration but this one. Who is
+    /// to leave may be needed to commit that.
+    fn others(&self) -> BTreeSet<MemberId> {
+        let newest = self.configs.newest();
+        let active = self.configs.active();
+        let active =
+            active.filter(|c| Arc::ptr_eq(c, newest) || !planted!("who_leaves_is_not_served"));
+        let members = active.flat_map(|config| config.quorums().members());
         let others = members.filter(|member| member.id != self.me);
         others.map(|member| member.id).collect()
     }
@@ -262,11 +288,8 @@ impl Replica {
         let Some(peer) = leading.peers.get_mut(&from) else {
             return;
         };
-        if peer.incarnation != ack.incarnation && !planted!("acks_of_any_incarnation") {
-            // Other data: nothing of what was acknowledged is known to be there (I9).
-            peer.incarnation = ack.incarnation;
-            (peer.acked, peer.count, peer.echo) = (Lsn::ZERO, (0, 0), None);
-            peer.forgot = false;
+        if !planted!("acks_of_any_incarnation") {
+            peer.is_of(ack.incarnation);
         }
         if ack.count <= peer.count {
             return;
@@ -292,11 +315,12 @@ impl Replica {
         if let Role::Leading(leading) = &mut self.role
             && let Some(peer) = leading.peers.get_mut(&from)
         {
-            (peer.common, peer.sent) = (common, common);
-            if peer.incarnation != found.incarnation {
-                peer.incarnation = found.incarnation;
-                (peer.acked, peer.count, peer.echo) = (Lsn::ZERO, (0, 0), None);
+            peer.is_of(found.incarnation);
+            if found.count <= peer.count {
+                return;
             }
+            peer.count = found.count;
+            (peer.common, peer.sent) = (common, common);
             self.send_to(log, now, from, out);
         }
     }
@@ -361,12 +385,12 @@ impl Replica {
                 let trusted = if planted!("acks_of_any_incarnation") {
                     let places = members
                         .iter()
-                        .filter_map(|(id, _)| config.quorums.place(*id));
+                        .filter_map(|(id, _)| config.quorums().place(*id));
                     places.collect()
                 } else {
                     config.trusted_of(members.iter().copied())
                 };
-                config.quorums.committed(place, trusted)
+                config.quorums().committed(place, trusted)
             })
         })
     }
@@ -377,26 +401,26 @@ impl Replica {
     ///
     /// # Errors
     /// [`ChangeError`] for a change that cannot be made, or not now.
-    pub fn change(&self, config: Config) -> Result<Effect, ChangeError> {
+    pub fn change(&mut self, config: Config) -> Result<Effect, ChangeError> {
         let Role::Leading(leading) = &self.role else {
             return Err(ChangeError::NotLeading);
         };
-        if leading.serving.is_none() || self.configs.active().count() > 1 {
+        if leading.serving.is_none() || leading.changing || self.configs.active().count() > 1 {
             return Err(ChangeError::Pending);
         }
         let place = config.trusted(self.me, self.incarnation);
-        if !place.is_some_and(|place| config.quorums.may_lead(place)) {
+        if !place.is_some_and(|place| config.quorums().may_lead(place)) {
             return Err(ChangeError::LeaderLeaves { leader: self.me });
         }
         let before = self.configs.newest();
-        for (place, member) in config.quorums.members().iter().enumerate() {
-            let known = before.quorums.place(member.id);
-            let incarnation = known.map(|known| before.incarnations[known]);
-            let found = config.incarnations.get(place).copied();
-            if found.is_none() || incarnation.is_some() && incarnation != found {
+        for (place, member) in config.quorums().members().iter().enumerate() {
+            let known = before.quorums().place(member.id);
+            let incarnation = known.map(|known| before.incarnations()[known]);
+            let found = Some(config.incarnations()[place]);
+            if incarnation.is_some() && incarnation != found {
                 return Err(ChangeError::Incarnation { member: member.id });
             }
-            let voted = known.map(|known| before.quorums.members()[known].role);
+            let voted = known.map(|known| before.quorums().members()[known].role);
             if member.role == PolicyRole::Voter && voted != Some(PolicyRole::Voter) {
                 let peer = leading.peers.get(&member.id);
                 let caught_up = peer.is_some_and(|peer| {
@@ -408,7 +432,14 @@ impl Replica {
                 }
             }
         }
+        self.will_change();
         Ok(Effect::WriteConfig(Arc::new(config)))
+    }
+
+    fn will_change(&mut self) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.changing = true;
+        }
     }
 
     /// Names the data of a member that lost what it had, once it has caught up: one change at a
@@ -417,17 +448,18 @@ impl Replica {
         let Role::Leading(leading) = &self.role else {
             return;
         };
-        if leading.serving.is_none() || self.configs.active().count() > 1 {
+        if leading.serving.is_none() || leading.changing || self.configs.active().count() > 1 {
             return;
         }
         let config = self.configs.newest();
         let stranger = leading.peers.iter().find(|(id, peer)| {
-            let member = config.quorums.place(**id).is_some();
+            let member = config.quorums().place(**id).is_some();
             let trusted = config.trusted(**id, peer.incarnation).is_some();
             member && !trusted && !peer.forgot && peer.acked >= self.commit
         });
         if let Some((id, peer)) = stranger {
             let config = config.with_incarnation(*id, peer.incarnation);
+            self.will_change();
             out.push(Effect::WriteConfig(Arc::new(config)));
         }
     }

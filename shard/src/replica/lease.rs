@@ -107,7 +107,8 @@ pub fn wait_ms<'r>(grants: impl Iterator<Item = &'r Grant>, reached_leaders: &[T
         true => grant.before_ms,
         false => grant.before_ms.max(grant.left_ms),
     });
-    let left = others.max().unwrap_or(0);
+    // An honest grant is never longer.
+    let left = others.max().unwrap_or(0).min(LEASE_MS);
     // Longer by the drift: the clock that waits may be the faster one.
     left + left.div_ceil(100) * DRIFT_PERCENT
 }
@@ -177,5 +178,6 @@ mod tests {
         assert_eq!(wait_ms(grants.iter(), &[Term(3)]), 408);
         assert_eq!(wait_ms(grants.iter(), &[Term(3), Term(2)]), 102);
         assert_eq!(wait_ms([].iter(), &[]), 0);
+        assert_eq!(wait_ms([grant(1, u64::MAX, 7)].iter(), &[]), 1_020);
     }
 }

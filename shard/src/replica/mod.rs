@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
 
-use crate::log::{Config, Configs, Entry, Head, Incarnation, Kind, Log, Point, Term};
+use crate::log::{Config, Configs, Entry, Head, Incarnation, Kind, Log, Point, Term, malformed};
 use crate::message::{Message, Report};
 use crate::policy::MemberId;
 use crate::topology::Run;
@@ -60,7 +60,7 @@ pub struct Saved {
     pub incarnation: Incarnation,
     /// Starts on this disk, this one included.
     pub boot: u64,
-    /// Committed at least up to here.
+    /// Committed at least up to here; no more than what of the log was synced before.
     pub commit: Lsn,
 }
 
@@ -84,7 +84,8 @@ pub enum Event {
         /// The entry's end.
         lsn: Lsn,
     },
-    /// The leading host has put an entry of its term behind its log, in memory.
+    /// The leading host has put an entry of its term behind its log, in memory; said at once,
+    /// before any other event.
     Appended {
         /// Where it lies.
         head: Head,
@@ -123,6 +124,13 @@ pub enum Effect {
     /// The member leads no more: waiting commits end with an unknown outcome, and its trees are
     /// made again from its newest image and the log up to the commit position.
     Demote,
+    /// A message was left aside, for no member that works sends such a one: to be logged.
+    Refuse {
+        /// Who sent it.
+        from: MemberId,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The member stops, for what it holds cannot be right.
     Quarantine(Fault),
 }
@@ -242,7 +250,7 @@ impl Replica {
             fenced_by: None,
             copying: None,
             led: None,
-            commit: saved.commit,
+            commit: saved.commit.min(log.epochs().last().lsn),
             durable: log.epochs().last().lsn,
             configs,
             granted: Granted::at_start(now),
@@ -325,7 +333,9 @@ impl Replica {
     ) {
         match message {
             Message::Append(append) => {
-                if self.takes(append.term, from, out) {
+                if self.is_well_formed(from, append.term, append.prev, &append.entries, out)
+                    && self.takes(append.term, from, out)
+                {
                     self.append(log, now, append, out);
                 }
             }
@@ -335,9 +345,14 @@ impl Replica {
                 term,
                 from: holder,
                 chosen,
+                run,
             } if self.stands_by(term) => {
-                (self.fenced_by, self.copying) = (Some(from), Some((holder, chosen)));
-                self.copy(log, now, out);
+                // Another run, or a log that has more, is past that: there may be a leader.
+                let wanted = run == self.run() && log.epochs().last() < chosen;
+                if wanted || planted!("copy_in_another_run") {
+                    (self.fenced_by, self.copying) = (Some(from), Some((holder, chosen)));
+                    self.copy(log, now, out);
+                }
             }
             Message::Fetch { term, epochs } if self.stands_by(term) => {
                 let prev = log.epochs().common(&epochs);
@@ -353,9 +368,11 @@ impl Replica {
                 term,
                 prev,
                 entries,
-            } if self.stands_by(term) && self.copying.is_some() => {
+            } if self.stands_by(term) && self.copies_from(from) => {
                 // Once it is synced the rest is asked for.
-                self.take(log, prev, entries, out);
+                if self.is_well_formed(from, term, prev, &entries, out) {
+                    self.take(log, prev, entries, out);
+                }
             }
             Message::Ack(ack) if self.is_leading(ack.term) => {
                 self.acked(from, &ack);
@@ -448,6 +465,24 @@ impl Replica {
     /// Whether it waits for the leader of a term that it promised.
     fn stands_by(&self, term: Term) -> bool {
         self.promised == term && self.promise_holds() && self.role == Role::Idle
+    }
+
+    fn copies_from(&self, from: MemberId) -> bool {
+        self.copying.is_some_and(|(holder, _)| holder == from)
+    }
+
+    /// Whether entries of a peer could stand in a log.
+    fn is_well_formed(
+        &self,
+        from: MemberId,
+        term: Term,
+        prev: Point,
+        entries: &[Entry],
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let reason = malformed(prev, entries, term);
+        out.extend(reason.map(|reason| Effect::Refuse { from, reason }));
+        reason.is_none()
     }
 
     /// All up to here is committed, and in the log.

@@ -26,10 +26,8 @@ fn entry(term: u64, start: u64, end: u64, crc: u32) -> Entry {
 /// A member with these entries, of which so much is committed.
 fn member(entries: Vec<Entry>, commit: u64) -> (Replica, Entries) {
     let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
-    let config = Config {
-        quorums: Quorums::new(&SemiSync::new(1), &members).unwrap(),
-        incarnations: vec![Incarnation(7); 3],
-    };
+    let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
+    let config = Config::new(quorums, vec![Incarnation(7); 3]).unwrap();
     let saved = Saved {
         promised: Term(1),
         incarnation: Incarnation(7),
@@ -190,4 +188,46 @@ fn a_member_put_aside_does_nothing_more() {
         replica.step(&log, Time(9), event, &mut out);
     }
     assert!(out.is_empty() && log.epochs().last() == point(1, 4));
+}
+
+// Whatever a peer sends, nothing panics and nothing is promised or taken.
+#[test]
+fn entries_that_no_log_can_hold_are_left_aside() {
+    let cases: [(Point, Vec<Entry>, &str); 6] = [
+        (point(1, 9), vec![entry(2, 20, 30, 1)], "begin"),
+        (point(1, 9), vec![entry(2, 4, 30, 1)], "begin"),
+        (
+            point(1, 9),
+            vec![entry(2, 9, 12, 1), entry(2, 13, 14, 1)],
+            "begin",
+        ),
+        (point(1, 9), vec![entry(2, 9, 9, 1)], "ends where"),
+        (
+            point(1, 9),
+            vec![entry(2, 9, 12, 1), entry(1, 12, 15, 1)],
+            "below",
+        ),
+        (point(1, 9), vec![entry(3, 9, 12, 1)], "above"),
+    ];
+    for (prev, entries, what) in cases {
+        let (out, fault) = append(2, prev, entries);
+        let [Effect::Refuse { from, reason }] = &out[..] else {
+            panic!("{out:?}");
+        };
+        assert!(*from == MemberId(1) && reason.contains(what), "{reason}");
+        assert_eq!(fault, None);
+    }
+    let (out, _) = append(2, point(5, 9), Vec::new());
+    assert!(matches!(out[..], [Effect::Refuse { .. }]));
+}
+
+#[test]
+fn a_config_has_an_incarnation_for_each_member() {
+    let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
+    let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
+    let error = Config::new(quorums, vec![Incarnation(7); 2]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "members of a shard: expected 3 incarnations, one each, found 2"
+    );
 }

@@ -1,7 +1,7 @@
 //! Schedules with a name, step by step: how other protocols lost what they had acknowledged.
 
 use terrane_shard::log::{Config, Incarnation};
-use terrane_shard::policy::{Member, MemberId, Quorums, SemiSync};
+use terrane_shard::policy::{DurabilityPolicy, Member, MemberId, Quorums, SemiSync};
 use terrane_shard::replica::{ChangeError, Effect};
 use terrane_wal::lsn::Lsn;
 
@@ -190,13 +190,14 @@ fn a_member_whose_disk_was_set_back_counts_no_more() {
 
 /// Members as said, with the data that they have.
 fn config(members: Vec<Member>) -> Config {
-    Config {
-        incarnations: members
-            .iter()
-            .map(|m| Incarnation(u64::from(m.id.0) + 100))
-            .collect(),
-        quorums: Quorums::new(&SemiSync::new(1), &members).unwrap(),
-    }
+    config_of(&SemiSync::new(1), members)
+}
+
+fn config_of(policy: &dyn DurabilityPolicy, members: Vec<Member>) -> Config {
+    let incarnation = |member: &Member| Incarnation(u64::from(member.id.0) + 100);
+    let incarnations = members.iter().map(incarnation).collect();
+    let quorums = Quorums::new(policy, &members).unwrap();
+    Config::new(quorums, incarnations).unwrap()
 }
 
 /// Three members that A leads, and a host that is none.
@@ -216,15 +217,15 @@ fn with(member: Member) -> Config {
     config([voters(), vec![member]].concat())
 }
 
-fn refused(world: &World, at: usize, config: Config) -> (ChangeError, String) {
-    let error = world.replica(at).change(config).unwrap_err();
+fn refused(world: &mut World, at: usize, config: Config) -> (ChangeError, String) {
+    let error = world.replica_mut(at).change(config).unwrap_err();
     (error, error.to_string())
 }
 
 #[test]
 fn changes_that_cannot_be_made_are_refused() {
-    let world = with_a_spare();
-    let (error, text) = refused(&world, A, with(Member::voter(3, "d")));
+    let mut world = with_a_spare();
+    let (error, text) = refused(&mut world, A, with(Member::voter(3, "d")));
     assert_eq!(
         error,
         ChangeError::Behind {
@@ -236,22 +237,21 @@ fn changes_that_cannot_be_made_are_refused() {
         "change of members: expected member 3 to be a reader that has all committed entries before \
          it votes, found it without"
     );
-    let (error, text) = refused(&world, B, with(Member::reader(3, "d")));
+    let (error, text) = refused(&mut world, B, with(Member::reader(3, "d")));
     assert_eq!(error, ChangeError::NotLeading);
     assert_eq!(
         text,
         "change of members: expected the leader, found another"
     );
-    let (error, _) = refused(&world, A, config(voters()[1..].to_vec()));
+    let (error, _) = refused(&mut world, A, config(voters()[1..].to_vec()));
     assert_eq!(
         error,
         ChangeError::LeaderLeaves {
             leader: MemberId(0)
         }
     );
-    let mut other = config(voters());
-    other.incarnations[2] = Incarnation(9);
-    let (error, _) = refused(&world, A, other);
+    let other = config(voters()).with_incarnation(MemberId(2), Incarnation(9));
+    let (error, _) = refused(&mut world, A, other);
     assert_eq!(
         error,
         ChangeError::Incarnation {
@@ -266,16 +266,16 @@ fn a_member_reads_before_it_votes_and_changes_come_one_by_one() {
     let mut world = with_a_spare();
     // As a reader first; then it has the log, and may vote.
     let join = world
-        .replica(A)
+        .replica_mut(A)
         .change(with(Member::reader(3, "d")))
         .unwrap();
     assert!(matches!(join, Effect::WriteConfig(_)));
     world.does(A, join);
-    let (error, _) = refused(&world, A, with(Member::reader(3, "d")));
+    let (error, _) = refused(&mut world, A, with(Member::reader(3, "d")));
     assert_eq!(error, ChangeError::Pending, "one is under way");
     world.sync(A);
     world.among(&[A, B, C], |_| false);
-    let (error, _) = refused(&world, A, with(Member::voter(3, "d")));
+    let (error, _) = refused(&mut world, A, with(Member::voter(3, "d")));
     assert_eq!(
         error,
         ChangeError::Behind {
@@ -285,7 +285,7 @@ fn a_member_reads_before_it_votes_and_changes_come_one_by_one() {
     world.tick(A);
     world.among(&[0, 1, 2, 3], |_| false);
     let votes = world
-        .replica(A)
+        .replica_mut(A)
         .change(with(Member::voter(3, "d")))
         .unwrap();
     world.does(A, votes);
@@ -441,11 +441,8 @@ fn a_member_that_leaves_still_has_what_was_committed_with_it() {
         Member::voter(1, "b"),
         Member::reader(2, "c"),
     ];
-    let without = Config {
-        incarnations: vec![Incarnation(100), Incarnation(101), Incarnation(102)],
-        quorums: Quorums::new(&policy, &members).unwrap(),
-    };
-    let leave = world.replica(A).change(without).unwrap();
+    let without = config_of(&policy, members);
+    let leave = world.replica_mut(A).change(without).unwrap();
     world.does(A, leave);
     world.deliver_from(D, A);
     world.among(&[A, D], |_| false);
@@ -502,5 +499,104 @@ fn a_promise_that_a_crash_takes_away_was_not_answered() {
     world.deliver_from(C, B);
     world.among(&[B], |_| false);
     assert!(!world.leads(B), "C would still follow A");
+    world.heal();
+}
+
+// The old rule wants an acknowledgement of the one that leaves. Planted:
+// `who_leaves_is_not_served`.
+#[test]
+fn a_member_that_leaves_is_served_until_it_is_left_out() {
+    const D: usize = 3;
+    let policy = SemiSync::new(2);
+    let mut world = World::new(1, Box::new(policy), "a b c r:d", "");
+    take_over(&mut world, A);
+    let all = [A, B, C, D];
+    for _ in 0..3 {
+        world.tick(A);
+        world.among(&all, |_| false);
+    }
+    assert!(world.serves(A) && world.end(D) == world.end(A));
+    let members = vec![
+        Member::voter(0, "a"),
+        Member::voter(1, "b"),
+        Member::voter(3, "d"),
+    ];
+    let change = world
+        .replica_mut(A)
+        .change(config_of(&policy, members))
+        .unwrap();
+    world.does(A, change);
+    world.sync(A);
+    for _ in 0..3 {
+        world.tick(A);
+        world.among(&all, |_| false);
+    }
+    assert_eq!(world.commit(A), world.end(A));
+    assert!(world.has_lease(A));
+}
+
+// A request to copy comes again when the term has its leader, and its log has more. Planted:
+// `copy_in_another_run`.
+#[test]
+fn a_late_request_to_copy_takes_nothing_away() {
+    const H: usize = 3;
+    let mut world = World::new(1, Box::new(SemiSync::new(1)), "a b c r:d", "");
+    take_over(&mut world, A);
+    for _ in 0..2 {
+        world.tick(A);
+        world.among(&[A, B, C, H], |_| false);
+    }
+    let base = world.end(A);
+    // B leads term 2; its barrier reaches the reader alone, and B loses it.
+    world.pass(1_100);
+    world.fail_over_to(B, Some(B));
+    world.among(&[A, B, C, H], |world| world.leads(B));
+    world.deliver_from(B, H);
+    world.sync(H);
+    world.lose();
+    world.crash(B);
+    world.set_back(B, base);
+    // C leads term 3; its barrier stays with it.
+    world.pass(1_100);
+    world.fail_over_to(C, Some(C));
+    world.among(&[A, C], |world| world.leads(C));
+    world.sync(C);
+    world.lose();
+    world.crash(C);
+    world.start(B);
+    // Term 4: A is asked to copy the reader's log, and the request is slow.
+    take_over(&mut world, B);
+    world.among(&[B, H], |_| false);
+    let mut copy = None;
+    while copy.is_none() && world.deliver_among(&[A, B, H]) {
+        copy = world.take_copy();
+    }
+    let copy = copy.expect("A is to copy");
+    // Then C comes back, whose log is greater, and leads with A.
+    world.start(C);
+    world.tick(B);
+    for _ in 0..4 {
+        while world.take_copy().is_some() {}
+        world.among(&[B, C], |world| world.leads(C));
+    }
+    assert!(world.leads(C));
+    world.sync(C);
+    world.pass(1_100);
+    for _ in 0..4 {
+        world.tick(C);
+        world.among(&[A, C], |_| false);
+    }
+    assert!(world.serves(C) && world.end(A) == world.end(C));
+    let committed = world.commit(C);
+    world.lose();
+    // In this run and in the next one of A.
+    world.deliver_again(B, A, copy.clone());
+    world.among(&[A, H], |_| false);
+    assert!(world.end(A) >= committed);
+    world.crash(A);
+    world.start(A);
+    world.deliver_again(B, A, copy);
+    world.among(&[A, H], |_| false);
+    assert!(world.end(A) >= committed, "what was committed is there");
     world.heal();
 }

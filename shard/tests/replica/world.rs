@@ -87,8 +87,9 @@ pub(crate) struct World {
     /// Reads that wait to hear that their host led after they began.
     reads: Vec<Read>,
     network: VecDeque<Letter>,
-    /// What the topology has of the shard.
+    /// What the topology has of the shard, and the highest term that a failover met.
     topology: ShardRecord,
+    heard: Term,
     /// All that was ever committed.
     committed: Vec<Entry>,
     leaders: BTreeMap<Term, MemberId>,
@@ -113,10 +114,9 @@ impl World {
             .collect();
         let members = &all[..zones.split(' ').count()];
         let incarnation = |id: u32| Incarnation(u64::from(id) + 100);
-        let first = Arc::new(Config {
-            quorums: Quorums::new(&*policy, members).unwrap(),
-            incarnations: members.iter().map(|m| incarnation(m.id.0)).collect(),
-        });
+        let quorums = Quorums::new(&*policy, members).unwrap();
+        let incarnations = members.iter().map(|m| incarnation(m.id.0)).collect();
+        let first = Arc::new(Config::new(quorums, incarnations).unwrap());
         let mut chance = Chance(seed);
         let hosts = all.iter().map(|member| Host {
             id: member.id,
@@ -148,6 +148,7 @@ impl World {
             first,
             network: VecDeque::new(),
             topology: ShardRecord::default(),
+            heard: Term(0),
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             done: Done::default(),
@@ -214,7 +215,7 @@ impl World {
         let before = replica.config().clone();
         let other = self.chance.below(self.hosts.len());
         let (id, zone) = (self.hosts[other].id, self.hosts[other].zone.clone());
-        let mut members = before.quorums.members().to_vec();
+        let mut members = before.quorums().members().to_vec();
         match members.iter().position(|member| member.id == id) {
             None => members.push(Member::reader(id.0, zone)),
             Some(place) => match (members[place].role, self.chance.below(3)) {
@@ -223,8 +224,8 @@ impl World {
                 (Role::Voter, _) => members[place].role = Role::Reader,
             },
         }
-        let incarnation = |member: &Member| match before.quorums.place(member.id) {
-            Some(place) => before.incarnations[place],
+        let incarnation = |member: &Member| match before.quorums().place(member.id) {
+            Some(place) => before.incarnations()[place],
             None => self.saved(member.id).incarnation,
         };
         let incarnations = members.iter().map(incarnation).collect();
@@ -233,16 +234,14 @@ impl World {
         };
         // A shard that no loss of a disk can stop, and none was lost.
         let mut now = self.hosts.iter().filter_map(|host| {
-            let place = before.quorums.place(host.id)?;
-            Some(before.incarnations[place] == host.saved.incarnation)
+            let place = before.quorums().place(host.id)?;
+            Some(before.incarnations()[place] == host.saved.incarnation)
         });
         if quorums.report().failover_with_down < Some(1) || !now.all(|trusted| trusted) {
             return;
         }
-        let config = Config {
-            quorums,
-            incarnations,
-        };
+        let config = Config::new(quorums, incarnations).unwrap();
+        let replica = self.hosts[at].replica.as_mut().unwrap();
         if let Ok(effect) = replica.change(config) {
             self.done.changed += 1;
             self.effect(at, effect);
@@ -253,12 +252,12 @@ impl World {
     /// are more than most policies here survive.
     pub(crate) fn wipe(&mut self, at: usize) {
         let (config, end) = self.config();
-        let members = config.quorums.members().iter();
+        let members = config.quorums().members().iter();
         let mut members = members.map(|member| (member.id, self.saved(member.id)));
         let trusted = |(id, saved): (MemberId, Saved)| {
             config.trusted(id, saved.incarnation).is_some() && saved.commit >= end
         };
-        let spare = config.quorums.report().failover_with_down >= Some(1);
+        let spare = config.quorums().report().failover_with_down >= Some(1);
         let changing = self.hosts.iter().any(|host| {
             let configs = host.log.configs(&self.first, host.saved.commit);
             configs.newest_end() > end
@@ -378,6 +377,7 @@ impl World {
                 self.done.leaders += 1;
             }
             Effect::Demote => {}
+            Effect::Refuse { from, reason } => panic!("seed {seed}: of {from}: {reason}"),
             Effect::Quarantine(fault) => panic!("seed {seed}: {from}: {fault}"),
         }
     }
@@ -429,7 +429,7 @@ impl World {
             self.done.committed += 1;
             let before = self.config().0;
             if let Kind::Config(config) = &entry.kind
-                && config.quorums == before.quorums
+                && config.quorums() == before.quorums()
             {
                 self.done.readmitted += 1;
             }
@@ -442,13 +442,16 @@ impl World {
         let Some(replica) = &host.replica else {
             return;
         };
+        let new = host.disk != host.log.entries;
         host.disk.clone_from(&host.log.entries);
         host.saved.commit = replica.commit();
         if self.chance.once_in(40) {
             host.old = Some((host.disk.clone(), host.saved));
         }
         let lsn = host.log.epochs.last().lsn;
-        self.event(at, Event::Synced { lsn });
+        if new {
+            self.event(at, Event::Synced { lsn });
+        }
     }
 
     fn save_promise(&mut self, at: usize) {
@@ -468,7 +471,7 @@ impl World {
         if self.hosts[at].replica.is_none() {
             return;
         }
-        self.topology.next_term();
+        self.topology.next_term(self.heard);
         let (record, mut out) = (self.topology.clone(), Vec::new());
         let wanted = wanted.map(|wanted| self.hosts[wanted].id);
         self.hosts[at].failover = Some(Failover::new(record, wanted, &mut out));
@@ -484,7 +487,10 @@ impl World {
                     assert_eq!(newest, term == self.topology.term);
                     self.hosts[at].failover = None;
                 }
-                Step::GiveUp { .. } => self.hosts[at].failover = None,
+                Step::GiveUp { term } => {
+                    self.heard = self.heard.max(term);
+                    self.hosts[at].failover = None;
+                }
             }
         }
     }
@@ -634,7 +640,7 @@ impl World {
                 (Some(_), Some(lsn)) => {
                     let commit = |host: &Host| host.replica.as_ref().unwrap().commit();
                     let config = self.config().0;
-                    let member = |host: &&Host| config.quorums.place(host.id).is_some();
+                    let member = |host: &&Host| config.quorums().place(host.id).is_some();
                     let mut members = self.hosts.iter().filter(member);
                     if members.all(|host| commit(host) >= lsn) {
                         return;
@@ -657,7 +663,7 @@ impl World {
                 host.failover.is_some(),
             );
         }
-        println!("trusted {:?}", self.config().0.incarnations);
+        println!("trusted {:?}", self.config().0.incarnations());
         panic!("seed {}: a healed shard does not go on", self.seed);
     }
 
@@ -688,6 +694,19 @@ impl World {
         }
     }
 
+    /// A message comes, whoever sent it when.
+    pub(crate) fn deliver_again(&mut self, from: usize, to: usize, message: Message) {
+        let (from, to) = (self.hosts[from].id, self.hosts[to].id);
+        self.deliver(Letter { from, to, message });
+    }
+
+    /// Takes a request to copy out of the network, if there is one.
+    pub(crate) fn take_copy(&mut self) -> Option<Message> {
+        let copy = |letter: &Letter| matches!(letter.message, Message::Copy { .. });
+        let at = self.network.iter().position(copy)?;
+        self.network.remove(at).map(|letter| letter.message)
+    }
+
     /// Delivers among these hosts until something holds, or until there is nothing to deliver.
     pub(crate) fn among(&mut self, hosts: &[usize], until: impl Fn(&World) -> bool) {
         while !until(self) && self.deliver_among(hosts) {}
@@ -710,6 +729,10 @@ impl World {
     /// All messages on their way are lost.
     pub(crate) fn lose(&mut self) {
         self.network.clear();
+    }
+
+    pub(crate) fn replica_mut(&mut self, at: usize) -> &mut Replica {
+        self.hosts[at].replica.as_mut().unwrap()
     }
 
     pub(crate) fn replica(&self, at: usize) -> &Replica {
