@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
 
-use super::{APPEND_BYTES, Effect, Replica, Role, Time, send};
+use super::{APPEND_BYTES, Effect, IN_FLIGHT_BYTES, Replica, Role, Time, send};
 use crate::log::{Config, Head, Incarnation, Kind, Log, Point, Term};
 use crate::message::{Ack, Append, Establish, Message, Mismatch};
 use crate::policy::{MemberId, Role as PolicyRole};
@@ -41,6 +41,8 @@ pub(super) struct Peer {
     common: Lsn,
     /// Entries were sent up to here.
     sent: Lsn,
+    /// What `common` was at the last heartbeat.
+    beat: Lsn,
     /// It had more on its disk before: an image of an earlier state was put back (I13).
     forgot: bool,
     /// The newest time of this leader's clock that it has sent back.
@@ -220,7 +222,11 @@ impl Replica {
             if let Role::Leading(leading) = &mut self.role
                 && let Some(peer) = leading.peers.get_mut(&to)
             {
-                peer.sent = peer.common;
+                // Again, if nothing was acknowledged since the last time.
+                if peer.common == peer.beat {
+                    peer.sent = peer.common;
+                }
+                peer.beat = peer.common;
             }
             self.send_to(log, now, to, out);
         }
@@ -259,6 +265,7 @@ impl Replica {
             count: (0, 0),
             common: from,
             sent: from,
+            beat: from,
             forgot: false,
             echo: None,
         });
@@ -266,7 +273,13 @@ impl Replica {
             term: log.epochs().term_at(peer.sent),
             lsn: peer.sent,
         };
-        let entries = log.read(peer.sent, APPEND_BYTES);
+        // What it has not acknowledged waits in its memory, or on the wire.
+        let in_flight = peer.sent.0.saturating_sub(peer.common.0);
+        let entries = if in_flight < IN_FLIGHT_BYTES || planted!("no_end_of_what_is_in_flight") {
+            log.read(peer.sent, APPEND_BYTES)
+        } else {
+            Vec::new()
+        };
         if let Some(last) = entries.last() {
             peer.sent = last.head.end;
         }

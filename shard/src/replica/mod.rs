@@ -51,6 +51,9 @@ pub use lease::{DRIFT_PERCENT, Grant, LEASE_MS, Time, wait_ms};
 /// Bytes of entries in one message, about.
 pub const APPEND_BYTES: usize = 1 << 20;
 
+/// Bytes of entries on their way to one member, about: more is sent when it acknowledges some.
+pub const IN_FLIGHT_BYTES: u64 = 64 << 20;
+
 /// What a member keeps on disk besides its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Saved {

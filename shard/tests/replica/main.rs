@@ -7,6 +7,7 @@
 mod chance;
 mod entries;
 mod faults;
+mod leading;
 mod schedules;
 mod world;
 
