@@ -111,70 +111,54 @@ impl DurabilityPolicy for NoAcks {
 /// An entry is committed when so many others have it on disk as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SemiSync {
-    /// Members besides the leader; 1 or more.
-    pub acks: usize,
-    /// Readers count too.
-    pub with_readers: bool,
+    acks: usize,
+    with_readers: bool,
+    cross_zone: bool,
 }
 
 impl SemiSync {
-    /// So many acknowledgements from voters.
+    /// So many voters besides the leader; with 0 it is as [`NoAcks`].
     #[must_use]
     pub fn new(acks: usize) -> Self {
         Self {
             acks,
             with_readers: false,
+            cross_zone: false,
+        }
+    }
+
+    /// So many voters of other zones than the leader's.
+    #[must_use]
+    pub fn cross_zone(acks: usize) -> Self {
+        Self {
+            cross_zone: true,
+            ..Self::new(acks)
+        }
+    }
+
+    /// Readers count as voters do.
+    #[must_use]
+    pub fn with_readers(self) -> Self {
+        Self {
+            with_readers: true,
+            ..self
         }
     }
 }
 
 impl DurabilityPolicy for SemiSync {
     fn name(&self) -> String {
+        let kind = if self.cross_zone {
+            "cross_zone"
+        } else {
+            "semi_sync"
+        };
         let readers = if self.with_readers {
             ", readers too"
         } else {
             ""
         };
-        format!("semi_sync({}{readers})", self.acks)
-    }
-
-    fn acks_needed(&self, _: &Member) -> usize {
-        self.acks
-    }
-
-    fn may_ack(&self, _: &Member, acker: &Member) -> bool {
-        acker.role == Role::Voter || self.with_readers
-    }
-}
-
-/// As [`SemiSync`], counting members of other zones than the leader's alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CrossZone {
-    /// Members of other zones; 1 or more.
-    pub acks: usize,
-    /// Readers count too.
-    pub with_readers: bool,
-}
-
-impl CrossZone {
-    /// So many acknowledgements from voters of other zones.
-    #[must_use]
-    pub fn new(acks: usize) -> Self {
-        Self {
-            acks,
-            with_readers: false,
-        }
-    }
-}
-
-impl DurabilityPolicy for CrossZone {
-    fn name(&self) -> String {
-        let readers = if self.with_readers {
-            ", readers too"
-        } else {
-            ""
-        };
-        format!("cross_zone({}{readers})", self.acks)
+        format!("{kind}({}{readers})", self.acks)
     }
 
     fn acks_needed(&self, _: &Member) -> usize {
@@ -182,7 +166,8 @@ impl DurabilityPolicy for CrossZone {
     }
 
     fn may_ack(&self, leader: &Member, acker: &Member) -> bool {
-        leader.zone != acker.zone && (acker.role == Role::Voter || self.with_readers)
+        let counts = acker.role == Role::Voter || self.with_readers;
+        counts && (!self.cross_zone || leader.zone != acker.zone)
     }
 }
 

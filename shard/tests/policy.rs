@@ -19,9 +19,9 @@ fn quorums(policy: &dyn DurabilityPolicy, zones: &str) -> Quorums {
 fn policies() -> Vec<Box<dyn DurabilityPolicy>> {
     let mut all: Vec<Box<dyn DurabilityPolicy>> = vec![Box::new(NoAcks)];
     for acks in 1..=3 {
-        for with_readers in [false, true] {
-            all.push(Box::new(SemiSync { acks, with_readers }));
-            all.push(Box::new(CrossZone { acks, with_readers }));
+        for policy in [SemiSync::new(acks), SemiSync::cross_zone(acks)] {
+            all.push(Box::new(policy));
+            all.push(Box::new(policy.with_readers()));
         }
     }
     all
@@ -65,7 +65,7 @@ fn holders_of_a_committed_entry_meet_whoever_revokes_its_leader() {
 #[test]
 fn what_policies_survive() {
     let semi = |acks| -> Box<dyn DurabilityPolicy> { Box::new(SemiSync::new(acks)) };
-    let cross = |acks| -> Box<dyn DurabilityPolicy> { Box::new(CrossZone::new(acks)) };
+    let cross = |acks| -> Box<dyn DurabilityPolicy> { Box::new(SemiSync::cross_zone(acks)) };
     // Policy, zones; failover with, with any down, spare ackers, survives any zone, needs arbiter.
     for (policy, zones, with, down, spare, zone, arbiter) in [
         (semi(1), "a b c", 2, 1, 1, true, false),
@@ -113,7 +113,7 @@ fn a_policy_that_cannot_work_is_refused() {
         "policy semi_sync(2): expected 2 members that may acknowledge for member 1, found 1"
     );
     assert_eq!(
-        error(&CrossZone::new(1), &members("a a a")),
+        error(&SemiSync::cross_zone(1), &members("a a a")),
         "policy cross_zone(1): expected 1 members that may acknowledge for member 2, found 0"
     );
     assert_eq!(
@@ -141,10 +141,7 @@ fn readers_count_only_where_the_policy_says_so() {
     let mut members = members("a b");
     members.push(Member::reader(2, "c"));
     let without = Quorums::new(&SemiSync::new(1), &members).unwrap();
-    let with = SemiSync {
-        acks: 1,
-        with_readers: true,
-    };
+    let with = SemiSync::new(1).with_readers();
     let with = Quorums::new(&with, &members).unwrap();
     let pair: MemberSet = [0, 2].into_iter().collect();
     assert!(!without.committed(0, pair) && with.committed(0, pair));

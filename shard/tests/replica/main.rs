@@ -11,26 +11,22 @@ mod leading;
 mod schedules;
 mod world;
 
-use terrane_shard::policy::{CrossZone, DurabilityPolicy, SemiSync};
+use terrane_shard::policy::{DurabilityPolicy, SemiSync};
 
 use world::World;
 
 /// The shards that are tried: a policy, the zones of the members, those of hosts that may join.
 fn shape(seed: u64) -> (Box<dyn DurabilityPolicy>, &'static str, &'static str) {
     let semi = |acks| -> Box<dyn DurabilityPolicy> { Box::new(SemiSync::new(acks)) };
-    let with_readers = SemiSync {
-        acks: 1,
-        with_readers: true,
-    };
     match seed % 10 {
         0 | 1 => (semi(1), "a b c", ""),
         2 => (semi(2), "a b c d e", ""),
         3 => (semi(2), "a b c", ""),
         4 => (semi(1), "a b c d", ""),
-        5 => (Box::new(CrossZone::new(1)), "a a b b c", ""),
+        5 => (Box::new(SemiSync::cross_zone(1)), "a a b b c", ""),
         6 => (semi(1), "a b c", "d e"),
         7 => (semi(2), "a b c d", "e"),
-        _ => (Box::new(with_readers), "a b r:c r:d", ""),
+        _ => (Box::new(SemiSync::new(1).with_readers()), "a b r:c r:d", ""),
     }
 }
 

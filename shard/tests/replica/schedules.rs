@@ -420,10 +420,7 @@ fn a_read_without_a_lease_waits_for_answers_to_what_was_sent_after_it() {
 #[test]
 fn a_member_that_leaves_still_has_what_was_committed_with_it() {
     const D: usize = 3;
-    let policy = SemiSync {
-        acks: 1,
-        with_readers: true,
-    };
+    let policy = SemiSync::new(1).with_readers();
     let mut world = World::new(1, Box::new(policy), "a b r:c r:d", "");
     take_over(&mut world, A);
     world.among(&[A, B, C, D], |_| false);
