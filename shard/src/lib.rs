@@ -76,6 +76,7 @@ mod map;
 pub mod message;
 pub mod policy;
 pub mod replica;
+pub mod suspicion;
 pub mod topology;
 mod vindex;
 
