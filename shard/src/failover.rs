@@ -60,7 +60,6 @@ struct Asked {
 /// A failover at work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failover {
-    term: Term,
     members: Vec<MemberId>,
     record: ShardRecord,
     /// Who should lead if it can, all else being equal.
@@ -77,7 +76,6 @@ impl Failover {
     #[must_use]
     pub fn new(record: ShardRecord, wanted: Option<MemberId>, out: &mut Vec<Step>) -> Self {
         let mut failover = Self {
-            term: record.term,
             members: record.members().map(|(id, _)| id).collect(),
             record,
             wanted,
@@ -93,7 +91,7 @@ impl Failover {
     /// The term that it was begun with.
     #[must_use]
     pub fn term(&self) -> Term {
-        self.term
+        self.record.term
     }
 
     /// Whether a leader was published or the term is stale.
@@ -107,7 +105,7 @@ impl Failover {
         if self.over {
             return;
         }
-        let term = self.term;
+        let term = self.term();
         let silent = self
             .members
             .iter()
@@ -132,7 +130,7 @@ impl Failover {
         }
         match message {
             Message::Fenced { term, report }
-                if term == self.term
+                if term == self.term()
                     && self.record.counts(from, report.run)
                     && !report.configs.is_empty() =>
             {
@@ -150,11 +148,11 @@ impl Failover {
                 self.reports.insert(from, report);
                 self.decide(out);
             }
-            Message::Established { term } if term == self.term => {
+            Message::Established { term } if term == self.term() => {
                 self.over = true;
                 out.push(Step::Publish { term, leader: from });
             }
-            Message::Stale { term } if term > self.term => {
+            Message::Stale { term } if term > self.term() => {
                 self.over = true;
                 out.push(Step::GiveUp { term });
             }
@@ -229,7 +227,7 @@ impl Failover {
             let greatest = report.last == greatest.last;
             (greatest, wanted, report.last, Reverse(**id))
         })?;
-        let (term, chosen) = (self.term, greatest.last);
+        let (term, chosen) = (self.term(), greatest.last);
         let message = if report.last == chosen || planted!("lead_with_a_lesser_log") {
             let led: Vec<Term> = self.reports.values().filter_map(|r| r.led).collect();
             Message::Establish(Establish {

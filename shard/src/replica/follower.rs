@@ -23,12 +23,7 @@ impl Replica {
     /// Whether an append of this term from this leader counts; the term is promised first (I2).
     pub(super) fn takes(&mut self, term: Term, leader: MemberId, out: &mut Vec<Effect>) -> bool {
         if term < self.promised && !planted!("take_what_a_lower_term_sends") {
-            out.push(send(
-                leader,
-                Message::Stale {
-                    term: self.promised,
-                },
-            ));
+            out.push(self.stale(leader));
             return false;
         }
         if self.is_leading(term) {

@@ -133,12 +133,7 @@ impl Replica {
             return;
         }
         if term < self.promised {
-            out.push(send(
-                from,
-                Message::Stale {
-                    term: self.promised,
-                },
-            ));
+            out.push(self.stale(from));
             return;
         }
         if let Role::Leading(leading) = &self.role

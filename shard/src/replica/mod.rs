@@ -408,12 +408,7 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) {
         if term < self.promised {
-            out.push(send(
-                from,
-                Message::Stale {
-                    term: self.promised,
-                },
-            ));
+            out.push(self.stale(from));
             return;
         }
         if term > self.promised {
@@ -502,6 +497,12 @@ impl Replica {
             incarnation: self.incarnation,
             boot: self.boot,
         }
+    }
+
+    /// Tells who speaks of a lower term what was promised.
+    fn stale(&self, to: MemberId) -> Effect {
+        let term = self.promised;
+        send(to, Message::Stale { term })
     }
 
     /// Leads no more if a higher term exists.
