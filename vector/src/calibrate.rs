@@ -22,6 +22,10 @@
 //! upkeep): about a sixth of what is missing, and so much is added. Queries of the host's own need
 //! no such addition.
 //!
+//! A query that cannot tell its neighbours apart, because thousands of rows are as near as its k-th
+//! (equal vectors, say), has nothing to teach: its trace is given up when more candidates than
+//! [`CANDIDATES_MAX`] are left, instead of measuring them all.
+//!
 //! Work is cut into slices for a host that runs them between others' requests:
 //! [`Calibration::step`] reads at most [`SLICE_POSTINGS`] postings. A new calibration is due after
 //! a tenth of the rows has changed ([`Tuning::is_due`]).
@@ -48,6 +52,9 @@ const SAMPLES: std::ops::RangeInclusive<usize> = 384..=1536;
 const READS: usize = 1 << 21;
 /// Postings that a step reads at most: about a quarter of a millisecond when they are in memory.
 const SLICE_POSTINGS: usize = 256;
+/// Candidates of a trace at most: above, what is told off by now is dropped, and if that is not
+/// half of them, the trace is lost. Real text leaves some hundred.
+const CANDIDATES_MAX: usize = 1 << 12;
 /// Rows that a step tries to draw at most, and traces that may be lost to splits.
 const TRIES: usize = 32;
 /// Ratios that are tried; the last one is none.
@@ -324,7 +331,7 @@ impl Calibration {
     }
 
     /// Reads a slice of a trace's postings; after the last one its rows. `None` if it is lost,
-    /// because a posting changed meanwhile or a bound was broken.
+    /// because a posting changed meanwhile, a bound was broken, or too many rows are as near.
     fn read<S: PostingStore>(
         &mut self,
         index: &VectorIndex,
@@ -345,6 +352,7 @@ impl Calibration {
             return Ok(None);
         }
         let squares = index.metric() != Metric::Dot;
+        let most = CANDIDATES_MAX.max(64 * self.k);
         let end = (trace.read + SLICE_POSTINGS).min(trace.probes.len());
         for at in trace.read..end {
             let (probe, before) = (trace.probes[at], search.threshold());
@@ -359,7 +367,7 @@ impl Calibration {
             if before.is_finite() {
                 trace.sample.enough = place.min(trace.sample.enough);
             }
-            if !search.posting(probe, &trace.set)? {
+            if !search.posting(probe, &trace.set)? || !search.tells_apart(most) {
                 return Ok(None);
             }
             if search.threshold() < before {
@@ -524,6 +532,11 @@ mod tests {
         let mut sequence = Sequence::new(31);
         let mut vector = || -> Vec<f32> { (0..32).map(|_| sequence.normal()).collect() };
         let rows: Vec<Vec<f32>> = (0..1200).map(|_| vector()).collect();
+        let (index, store) = table(&rows);
+        (index, store, vector())
+    }
+
+    fn table(rows: &[Vec<f32>]) -> (VectorIndex, crate::MemoryStore) {
         let index = VectorIndex::new(crate::IndexParams::new(Metric::L2, 32, 1)).unwrap();
         let mut store = crate::MemoryStore::new(CentroidSet::empty(Metric::L2, 32));
         let numbered = || (0..).map(RowId).zip(rows.iter().map(Vec::as_slice));
@@ -531,7 +544,7 @@ mod tests {
         for (id, row) in numbered() {
             store.put_row(1, id, Some((Vver(0), row.to_vec())));
         }
-        (index, store, vector())
+        (index, store)
     }
 
     /// Steps until there is a sample.
@@ -606,6 +619,22 @@ mod tests {
     fn a_row_is_no_neighbour_of_its_own() {
         let mut calibration = Calibration::new(1200, 3).unwrap();
         assert_eq!(first_sample(&mut calibration).hits.len(), 1199);
+    }
+
+    #[test]
+    fn rows_of_equal_vectors_teach_nothing() {
+        let mut sequence = Sequence::new(5);
+        let mut rows = vec![vec![0.5; 32]; 6000];
+        let (index, store) = table(&rows);
+        let mut calibration = Calibration::new(10, 1).unwrap();
+        while calibration.step(&index, &store).unwrap() == CalibrationStep::Working {}
+        assert!(calibration.samples.is_empty() && calibration.lost > 0);
+        // Others do, and are not lost among them.
+        rows.extend((0..6000).map(|_| (0..32).map(|_| sequence.normal()).collect()));
+        let (index, store) = table(&rows);
+        let mut calibration = Calibration::new(10, 1).unwrap();
+        while calibration.step(&index, &store).unwrap() == CalibrationStep::Working {}
+        assert!(!calibration.fitted.is_empty() && calibration.lost > 0);
     }
 
     #[test]

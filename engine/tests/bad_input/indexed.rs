@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::OnceLock;
 
 use terrane::{
-    Built, Database, DynVector, ErrorKind, Nearest, Record, Snapshot, Table, TableDef, Vector,
-    VectorStats, check,
+    Built, Create, Database, DynVector, ErrorKind, Nearest, Record, Snapshot, Table, TableDef,
+    Vector, VectorStats, check,
 };
 
 use crate::surgeon::{Surgeon, set_u32, u16_at, u32_at};
@@ -410,9 +410,12 @@ struct Point {
 // `TERRANE_EQUAL` says how many there are instead, a million for one.
 #[test]
 fn row_49_twenty_thousand_equal_vectors() {
+    // A million in a run by hand: minutes.
     let rows = std::env::var("TERRANE_EQUAL").map_or(20_000, |text| text.parse().unwrap());
     let made = Made::empty();
-    let db = made.create();
+    let builder = Database::builder().memory_bytes((8 << 20).max(256 * rows as usize));
+    let builder = builder.create(Create::New).background(false);
+    let db = builder.open(made.dir()).unwrap();
     let points = db.table(TableDef::<u32, Point>::new("points")).unwrap();
     let at = Vector::from([1.5, -2.0, 0.25]);
     for from in (0..rows).step_by(500) {

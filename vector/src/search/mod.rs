@@ -484,6 +484,18 @@ impl<S: PostingStore> Search<'_, S> {
         self.exact_threshold().min(self.state.uppers.threshold())
     }
 
+    /// Drops candidates that the threshold tells off by now, if there are more than `most`; false
+    /// if half of `most` are left then.
+    pub(crate) fn tells_apart(&mut self, most: usize) -> bool {
+        let threshold = self.threshold();
+        let candidates = &mut self.scratch.candidates;
+        if candidates.len() <= most || planted!("every_trace_to_its_end") {
+            return true;
+        }
+        candidates.retain(|candidate| may_hit(candidate.lower, threshold));
+        candidates.len() <= most / 2
+    }
+
     /// Ends a search of every posting for a calibration: for each hit how many postings, without
     /// the unassigned one, had to be read to have it; and the codes looked at. `None` if a bound
     /// was broken.
