@@ -1,73 +1,13 @@
 //! What a replica must know of a shard's log: entries, the terms they are of, the configurations
 //! among them. The bytes stay with the host, behind [`Log`].
-//!
-//! ```text
-//! term 1        term 2              term 4
-//! |---|-----|---|B|------|--------|---|B|----->  entries; B: the barrier that begins a term
-//!            point: (term, end of an entry)
-//! ```
-//!
-//! Invariants:
-//! * G1. Terms rise along a log; an entry's term is that of the last barrier at or before it.
-//! * G2. Logs that have the same entry at a point are equal up to it: one leader per term (I1), and
-//!   an entry is taken only behind the entry that it follows at its leader (I3).
 
-use std::fmt;
 use std::sync::Arc;
 
+pub use terrane_wal::epochs::{Epochs, Head, Point};
 use terrane_wal::lsn::Lsn;
+pub use terrane_wal::lsn::Term;
 
 use crate::policy::{MemberId, MemberSet, PolicyError, Quorums};
-
-/// The number of a leadership. Term 0 is before the first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Term(pub u64);
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "term {}", self.0)
-    }
-}
-
-/// Where an entry ends and its term. Of two logs the one whose last point is greater holds all that
-/// may be committed (I7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Point {
-    /// The entry's term.
-    pub term: Term,
-    /// Where it ends.
-    pub lsn: Lsn,
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.lsn, self.term)
-    }
-}
-
-/// Where an entry lies and what it is, without its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Head {
-    /// Its term.
-    pub term: Term,
-    /// Where the entry before it ends.
-    pub start: Lsn,
-    /// Where it ends.
-    pub end: Lsn,
-    /// The checksum in its trailer.
-    pub crc: u32,
-}
-
-impl Head {
-    /// Where it ends, with its term.
-    #[must_use]
-    pub fn point(&self) -> Point {
-        Point {
-            term: self.term,
-            lsn: self.end,
-        }
-    }
-}
 
 /// What an entry means to the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -161,78 +101,6 @@ impl Config {
     }
 }
 
-/// Which term each part of a log is of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Epochs {
-    /// Terms in rising order, each with the place where its barrier begins.
-    starts: Vec<(Term, Lsn)>,
-    end: Lsn,
-}
-
-impl Epochs {
-    /// The last entry; term 0 at 0 if there is none.
-    #[must_use]
-    pub fn last(&self) -> Point {
-        Point {
-            term: self.starts.last().map_or(Term(0), |start| start.0),
-            lsn: self.end,
-        }
-    }
-
-    /// Takes note of an entry behind the last one.
-    ///
-    /// # Panics
-    /// If the entry does not begin where the last one ends, or its term is below the last one's.
-    pub fn push(&mut self, head: &Head) {
-        assert!(head.start == self.end && head.end > head.start, "G1: gap");
-        let last = self.last().term;
-        assert!(head.term >= last, "G1: terms rise");
-        if head.term > last {
-            self.starts.push((head.term, head.start));
-        }
-        self.end = head.end;
-    }
-
-    /// Forgets what lies behind the end of an entry.
-    pub fn truncate(&mut self, to: Lsn) {
-        self.starts.retain(|(_, start)| *start < to);
-        self.end = self.end.min(to);
-    }
-
-    /// The term of the entry that ends here or reaches beyond; 0 at the start of the log.
-    #[must_use]
-    pub fn term_at(&self, lsn: Lsn) -> Term {
-        let terms = self.starts.partition_point(|(_, start)| *start < lsn);
-        let last = terms.checked_sub(1).map(|at| self.starts[at].0);
-        last.unwrap_or(Term(0))
-    }
-
-    /// Where the entries of a term begin and end, if the log has some.
-    fn span(&self, term: Term) -> Option<(Lsn, Lsn)> {
-        let at = self.starts.binary_search_by_key(&term, |s| s.0).ok()?;
-        let end = self.starts.get(at + 1).map_or(self.end, |next| next.1);
-        Some((self.starts[at].1, end))
-    }
-
-    /// The last point that both logs have: up to it they are equal (G2).
-    #[must_use]
-    pub fn common(&self, other: &Self) -> Point {
-        for (term, start) in self.starts.iter().rev() {
-            let (Some((_, end)), Some((theirs, other_end))) = (self.span(*term), other.span(*term))
-            else {
-                continue;
-            };
-            if theirs == *start {
-                return Point {
-                    term: *term,
-                    lsn: end.min(other_end),
-                };
-            }
-        }
-        Point::default()
-    }
-}
-
 /// The configurations in a log that may still count: the last committed one, and all behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Configs {
@@ -319,57 +187,4 @@ pub trait Log {
 
     /// Entries from the one that begins here, at least one if there is one, of about so many bytes.
     fn read(&self, from: Lsn, bytes: usize) -> Vec<Entry>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn log(entries: &[(u64, u64)]) -> Epochs {
-        let mut epochs = Epochs::default();
-        for (term, end) in entries {
-            let head = Head {
-                term: Term(*term),
-                start: epochs.last().lsn,
-                end: Lsn(*end),
-                crc: 0,
-            };
-            epochs.push(&head);
-        }
-        epochs
-    }
-
-    fn point(term: u64, lsn: u64) -> Point {
-        Point {
-            term: Term(term),
-            lsn: Lsn(lsn),
-        }
-    }
-
-    // Seen to fail with `start <= lsn`, and with the end of the log taken for that of a term.
-    #[test]
-    fn terms_and_common_points() {
-        let a = log(&[(1, 2), (1, 5), (2, 7), (4, 9), (4, 12)]);
-        assert_eq!(a.last(), point(4, 12));
-        let terms: Vec<u64> = [0, 1, 2, 5, 6, 7, 8, 12]
-            .map(|at| a.term_at(Lsn(at)).0)
-            .into();
-        assert_eq!(terms, [0, 1, 1, 1, 2, 2, 4, 4]);
-        for (other, common) in [
-            (log(&[]), point(0, 0)),
-            (log(&[(1, 2)]), point(1, 2)),
-            (log(&[(1, 2), (1, 5), (1, 8)]), point(1, 5)),
-            (log(&[(1, 2), (1, 5), (3, 6), (3, 30)]), point(1, 5)),
-            (log(&[(1, 2), (1, 5), (2, 7), (2, 9)]), point(2, 7)),
-            (a.clone(), point(4, 12)),
-        ] {
-            assert_eq!(a.common(&other), common);
-            assert_eq!(other.common(&a), common);
-        }
-        let mut cut = a.clone();
-        cut.truncate(Lsn(5));
-        assert_eq!(cut, log(&[(1, 2), (1, 5)]));
-        cut.truncate(Lsn(0));
-        assert_eq!(cut, Epochs::default());
-    }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::entry::{ENTRY_BYTES_MIN, Entry, void_entry};
 use crate::error::WalError;
-use crate::group_commit::Content;
+use crate::group_commit::{Content, Origin};
 use crate::limits::{ENTRY_BYTES_MAX, FILL_INSIDE_BYTES_MAX};
 use crate::log::Log;
 use crate::lsn::{Lsn, Ts, TxnId};
@@ -49,6 +49,11 @@ impl Admission<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// It was used: nothing is given back.
+    pub(crate) fn spend(mut self) {
+        self.len = 0;
     }
 }
 
@@ -141,6 +146,14 @@ impl Log {
     /// budget (leading flushes itself if it can); fails with Full, TooLarge, Poisoned, Closed or
     /// Io, and then nothing happened. Hold one admission at a time.
     pub fn admit(&self, entry_len: usize) -> Result<Admission<'_>, WalError> {
+        self.admit_from(entry_len, Origin::Own)
+    }
+
+    pub(crate) fn admit_from(
+        &self,
+        entry_len: usize,
+        origin: Origin,
+    ) -> Result<Admission<'_>, WalError> {
         if entry_len > ENTRY_BYTES_MAX {
             return Err(WalError::TooLarge {
                 what: "a log entry",
@@ -154,8 +167,9 @@ impl Log {
             });
         }
         let park = &*self.env.park;
-        self.board
-            .admit(entry_len, park, self, &mut || self.prepare_segment())?;
+        self.board.admit(entry_len, origin, park, self, &mut || {
+            self.prepare_segment()
+        })?;
         Ok(Admission {
             log: self,
             len: entry_len,
@@ -181,11 +195,11 @@ impl Log {
         );
         admission.len = 0;
         let len = entry.len();
-        let run = entry.run();
+        let (run, begins) = (entry.run(), entry.begins());
         let fill_now = fill_now && len <= FILL_INSIDE_BYTES_MAX;
         let mut entry = Some(entry);
         let wall = self.clock.now_ts();
-        let (place, wakes) = self.board.reserve(len, wall, &mut |place| {
+        let (place, wakes) = self.board.reserve(len, wall, begins, &mut |place| {
             inside(place);
             let entry = if fill_now { entry.take() } else { None };
             let txn = run.unwrap_or(TxnId(place.begin.0));

@@ -96,6 +96,12 @@ impl Budget {
         );
     }
 
+    /// A segment is left with `blocks` blocks in it. Nothing is promised.
+    pub(crate) fn abandon(&mut self, blocks: u64) {
+        assert!(self.promised == 0, "X2: a promise without a place");
+        self.capacity -= blocks.saturating_sub(1);
+    }
+
     /// A segment with room for `blocks` was prepared.
     pub(crate) fn grow(&mut self, blocks: u64) {
         self.capacity += blocks;

@@ -9,7 +9,7 @@
 
 use crate::error::WalError;
 use crate::limits::ENTRY_BYTES_MAX;
-use crate::lsn::{TreeId, Ts, TxnId};
+use crate::lsn::{Term, TreeId, Ts, TxnId};
 use crate::record::{
     Body, DdlOp, FLAG_STAMPED, RECORD_HEADER_BYTES, Record, RecordHeader, RecordKind,
     TRAILER_BYTES, Trailer, decode_record, is_terminal, record_header,
@@ -112,6 +112,22 @@ impl EntryBuilder {
         self.end(&Body::Abort { txn })
     }
 
+    /// Begins a term; nothing else stands in the entry. Panics if there is a record already, or the
+    /// term is 0.
+    #[must_use]
+    pub fn barrier(self, term: Term, note: &[u8]) -> Entry {
+        assert!(self.is_empty() && term > Term(0), "a barrier stands alone");
+        self.end(&Body::Barrier { term, note })
+    }
+
+    /// Changes members and policy; nothing else stands in the entry. Panics if there is a record
+    /// already.
+    #[must_use]
+    pub fn config(self, config: &[u8]) -> Entry {
+        assert!(self.is_empty(), "a configuration stands alone");
+        self.end(&Body::Config { config })
+    }
+
     /// Bytes so far. The entry will have this many and those of its terminal record.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -161,6 +177,7 @@ impl EntryBuilder {
             n_rec: self.n_rec,
             chunk: matches!(body, Body::Chunk),
             run: self.run,
+            begins: begun_by(body),
         }
     }
 }
@@ -172,6 +189,15 @@ pub struct Entry {
     n_rec: u32,
     chunk: bool,
     run: Option<TxnId>,
+    begins: Option<Term>,
+}
+
+/// The term that begins with a record.
+fn begun_by(body: &Body<'_>) -> Option<Term> {
+    match body {
+        Body::Barrier { term, .. } => Some(*term),
+        _ => None,
+    }
 }
 
 impl Entry {
@@ -202,6 +228,11 @@ impl Entry {
     /// The transaction whose run this entry continues or ends; None: its own.
     pub(crate) fn run(&self) -> Option<TxnId> {
         self.run
+    }
+
+    /// The term that begins with this entry.
+    pub(crate) fn begins(&self) -> Option<Term> {
+        self.begins
     }
 
     /// The timestamp that `stamp` writes when it is given `ts`.
@@ -290,6 +321,12 @@ impl<'a> DecodedEntry<'a> {
     #[must_use]
     pub fn terminal(&self) -> Record<'a> {
         self.terminal
+    }
+
+    /// The term that begins with this entry.
+    #[must_use]
+    pub fn begins(&self) -> Option<Term> {
+        begun_by(&self.terminal.body)
     }
 
     /// Commit timestamp; zero for a chunk.

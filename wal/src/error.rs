@@ -63,6 +63,14 @@ pub enum WalError {
         /// The oldest position that is still there.
         oldest: Lsn,
     },
+    /// A reader of a shard's member was beyond what is committed, and the log was cut there: it
+    /// goes on with other entries.
+    Cut {
+        /// Where the reader stood.
+        position: Lsn,
+        /// Where the log was cut.
+        cut: Lsn,
+    },
     /// The log ends before what its caller knows to be in it: a checkpoint is newer than the log.
     Short {
         /// The folder.
@@ -160,6 +168,11 @@ impl fmt::Display for WalError {
             ),
             WalError::Io(source) => write!(f, "{source}"),
             WalError::Closed => f.write_str("the log is closed"),
+            WalError::Cut { position, cut } => write!(
+                f,
+                "a reader at {position}: expected that part of the log to stay, found it cut at \
+                 {cut}"
+            ),
             WalError::CursorLost { position, oldest } => write!(
                 f,
                 "cursor lost: {position} was trimmed, the log begins at {oldest}"

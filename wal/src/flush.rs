@@ -23,8 +23,8 @@ use crate::group_commit::{Flight, Flusher, Piece};
 use crate::io::{BLOCK, Buf, File, Purpose};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::Log;
-use crate::lsn::{Lsn, Term};
-use crate::segment::{FIRST_FRAME, Segment, SegmentHeader};
+use crate::lsn::Lsn;
+use crate::segment::{FIRST_FRAME, Segment, SegmentHeader, header_block};
 use crate::sync::Ordering;
 
 /// Where the next frame goes.
@@ -115,19 +115,16 @@ impl Log {
     /// Gathers the flight into a buffer and gives it its place. The caller holds the tail's lock.
     fn build(&self, tail: &mut Tail, flight: &Flight) -> Frame {
         let full = tail.segment.as_ref().is_none_or(|s| tail.offset == s.len);
-        let opened = full.then(|| self.next_segment(tail, flight.base));
-        let head = if opened.is_some() {
-            SEGMENT_HEADER_BYTES
-        } else {
-            0
-        };
+        let opened = full.then(|| self.next_segment(tail, flight));
+        let head = opened.as_ref().map_or(0, |_| SEGMENT_HEADER_BYTES);
         let Some(segment) = tail.segment.clone() else {
             panic!("X2: a frame without a segment");
         };
         let size = frame_bytes(flight.payload_len);
         let mut buf = Buf::zeroed(head + size);
         if let Some(header) = opened {
-            buf[..size_of::<SegmentHeader>()].copy_from_slice(bytemuck::bytes_of(&header));
+            let terms = self.board.starts_to(flight.base);
+            header_block(&header, &terms, &mut buf[..SEGMENT_HEADER_BYTES]);
         }
         let frame = &mut buf[head..];
         let mut at = FRAME_HEADER_BYTES;
@@ -138,6 +135,13 @@ impl Log {
         }
         assert_eq!(at, FRAME_HEADER_BYTES + flight.payload_len);
         let mut header = describe(flight);
+        let all = crate::planted!("what_is_durable_is_committed");
+        let commit = if all {
+            flight.durable
+        } else {
+            self.commit_lsn()
+        };
+        header.commit_lsn = commit.min(flight.durable).0;
         header.salt = segment.salt;
         header.prev_crc = tail.prev_crc;
         header.wall_us = self.env.clock.now_wall().as_micros() as u64;
@@ -158,7 +162,8 @@ impl Log {
     }
 
     /// Makes the next prepared file the current segment and returns its header.
-    fn next_segment(&self, tail: &mut Tail, first_lsn: Lsn) -> SegmentHeader {
+    fn next_segment(&self, tail: &mut Tail, flight: &Flight) -> SegmentHeader {
+        let first_lsn = flight.base;
         let drawn = self.env.rng.next_u64("log.salt");
         let mut shelf = self.shelf.lock();
         let Some(next) = shelf.prepared.pop_front() else {
@@ -175,7 +180,7 @@ impl Log {
         });
         shelf.live.push_back(Arc::clone(&segment));
         drop(shelf);
-        let header = SegmentHeader::new(self.uuid, segment.seq, first_lsn, salt, Term::FIRST);
+        let header = SegmentHeader::new(self.uuid, segment.seq, first_lsn, salt, flight.term);
         tail.segment = Some(segment);
         tail.offset = FIRST_FRAME;
         header
@@ -198,8 +203,7 @@ fn describe(flight: &Flight) -> FrameHeader {
     let mut header = FrameHeader {
         base_lsn: flight.base.0,
         payload_len: flight.payload_len as u32,
-        term: Term::FIRST.0,
-        commit_lsn: flight.durable.0,
+        term: flight.term.0,
         durable_lsn: flight.durable.0,
         first_end: NO_ENTRY_ENDS,
         ..FrameHeader::zeroed()

@@ -15,6 +15,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::io::BLOCK;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use crate::lsn::Lsn;
 
 /// `TFRM`, little-endian.
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"TFRM");
@@ -137,8 +138,16 @@ pub enum FrameFault {
         /// What the frame says.
         found: u64,
     },
-    /// Another term than the segment's.
+    /// A term below the one before, or in a segment's first frame not the segment's.
     Term(u64),
+}
+
+impl FrameHeader {
+    /// The end of the first entry that ends in this frame.
+    pub(crate) fn entry_end(&self) -> Option<Lsn> {
+        let ends = self.first_end != NO_ENTRY_ENDS;
+        ends.then(|| Lsn(self.base_lsn).advance(u64::from(self.first_end)))
+    }
 }
 
 impl FrameFault {
@@ -156,7 +165,7 @@ impl FrameFault {
             FrameFault::Padding => "zeros behind the payload".to_string(),
             FrameFault::Chain { expected, .. } => format!("previous header crc {expected:08x}"),
             FrameFault::Base { expected, .. } => format!("a payload from lsn {expected}"),
-            FrameFault::Term(_) => "the segment's term".to_string(),
+            FrameFault::Term(_) => "the term before or a higher one".to_string(),
         }
     }
 

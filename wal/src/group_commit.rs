@@ -29,18 +29,25 @@
 //!
 //! The loom models in `tests/loom.rs` run this file.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::append::Sequenced;
 use crate::budget::{Budget, Verdict, segment_capacity};
 use crate::env::{Park, Waiter};
+use crate::epochs::Epochs;
 use crate::error::WalError;
 use crate::frame::frame_bytes;
 use crate::io::BLOCK;
-use crate::log::{Level, Positions};
-use crate::lsn::{Lsn, Ts};
+use crate::log::{Level, LogOptions, Positions};
+use crate::lsn::{Lsn, Term, Ts};
+use crate::recent::Recent;
 use crate::sync::{AtomicU64, Mutex, Ordering};
+
+mod member;
+mod state;
+
+use state::{Flying, Queue, Range, State, drain_covered};
 
 /// An entry's bytes as they go to disk, and what its frame says about them.
 #[derive(Clone, Debug)]
@@ -51,15 +58,6 @@ pub struct Content {
     pub n_rec: u32,
     /// Timestamp in the terminal record: zero in a chunk.
     pub ts: Ts,
-}
-
-/// A reserved piece of the stream that no flush has taken as a whole yet.
-#[derive(Debug)]
-struct Range {
-    begin: Lsn,
-    end: Lsn,
-    ts: Ts,
-    content: Option<Content>,
 }
 
 /// Part of an entry in a flight.
@@ -82,19 +80,12 @@ pub struct Flight {
     pub base: Lsn,
     /// The durable position when it was taken: what its frame vouches for.
     pub durable: Lsn,
+    /// The term of all that is in it.
+    pub term: Term,
     /// Parts of entries in stream order; none in a frame that only vouches.
     pub pieces: Vec<Piece>,
     /// Bytes of payload.
     pub payload_len: usize,
-}
-
-/// A flight that has not been passed by `durable`.
-#[derive(Debug)]
-struct Flying {
-    id: u64,
-    /// The last entry that is complete when this flight and all before it are.
-    entry: (Lsn, Ts),
-    done: bool,
 }
 
 /// Waiters to be woken after the lock was left.
@@ -136,37 +127,6 @@ pub struct BoardStats {
     pub admission_waits: u64,
 }
 
-type Queue = BTreeMap<(Lsn, u64), Arc<dyn Waiter>>;
-
-#[derive(Debug)]
-struct State {
-    last_ts: Ts,
-    sequenced: (Lsn, Ts),
-    filled: (Lsn, Ts),
-    durable: (Lsn, Ts),
-    /// Up to here, flights have taken the stream; may lie inside an entry.
-    taken: Lsn,
-    /// The last entry taken as a whole.
-    taken_entry: (Lsn, Ts),
-    ranges: VecDeque<Range>,
-    /// Ranges at the front that are filled.
-    head_filled: usize,
-    flights: VecDeque<Flying>,
-    next_flight: u64,
-    want_durable: Queue,
-    want_filled: Queue,
-    want_room: Vec<Arc<dyn Waiter>>,
-    /// Those who close, until nothing is admitted that is not sequenced.
-    want_quiet: Vec<Arc<dyn Waiter>>,
-    /// Admissions that are neither sequenced nor released.
-    admitted: u64,
-    next_waiter: u64,
-    budget: Budget,
-    closed: bool,
-    poison: Option<Arc<WalError>>,
-    stats: BoardStats,
-}
-
 /// Queue of ranges, flights and waiters of one log.
 #[derive(Debug)]
 pub struct Board {
@@ -176,6 +136,15 @@ pub struct Board {
     durable_ts: AtomicU64,
     filled_ts: AtomicU64,
     last_ts: AtomicU64,
+}
+
+/// Whose entry is to be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// One of this member: a place is drawn for it.
+    Own,
+    /// One of another log, which has its place.
+    Copy,
 }
 
 /// What a caller of `wait` or `admit` does next.
@@ -205,121 +174,13 @@ impl Ticket {
     }
 }
 
-impl State {
-    fn can_take(&self, flights_max: usize) -> bool {
-        self.head_filled > 0 && self.flights.len() < flights_max && self.poison.is_none()
-    }
-
-    /// L5: if a flush is possible and somebody wants it, wakes one who will lead it.
-    fn pass_lead(&mut self, flights_max: usize, wakes: &mut Wakes) {
-        if !self.can_take(flights_max) {
-            return;
-        }
-        let uncovered = self.want_durable.range((self.taken, u64::MAX)..).next();
-        let heir = uncovered
-            .map(|(_, waiter)| waiter)
-            .or(self.want_room.first());
-        if let Some(waiter) = heir {
-            self.stats.handoffs += 1;
-            wakes.0.push(Arc::clone(waiter));
-        }
-    }
-
-    /// Moves `filled` over every filled range at its front.
-    fn advance_filled(&mut self, wakes: &mut Wakes) {
-        let before = self.head_filled;
-        while let Some(range) = self.ranges.get(self.head_filled)
-            && range.content.is_some()
-        {
-            self.filled = (range.end, range.ts);
-            self.head_filled += 1;
-        }
-        if self.head_filled > before {
-            drain_covered(&mut self.want_filled, self.filled.0, wakes);
-        }
-        assert!(self.filled.0 <= self.sequenced.0, "L3");
-    }
-
-    /// Moves `durable` over every completed flight at its front.
-    fn advance_durable(&mut self, wakes: &mut Wakes) {
-        while let Some(first) = self.flights.front()
-            && first.done
-        {
-            assert!(self.durable.0 <= first.entry.0, "L3: durable is monotone");
-            self.durable = first.entry;
-            self.flights.pop_front();
-        }
-        assert!(self.durable.0 <= self.filled.0, "L3");
-        drain_covered(&mut self.want_durable, self.durable.0, wakes);
-    }
-
-    /// Up to `room` bytes of the filled prefix.
-    fn take_pieces(&mut self, room: usize) -> (Vec<Piece>, usize) {
-        let mut pieces = Vec::with_capacity(self.head_filled);
-        let mut payload_len = 0;
-        while self.head_filled > 0 && payload_len < room {
-            let Some(range) = self.ranges.front() else {
-                break;
-            };
-            let Some(content) = range.content.clone() else {
-                break;
-            };
-            let from = self.taken.0.saturating_sub(range.begin.0) as usize;
-            let len = content.bytes.len();
-            let to = len.min(from + (room - payload_len));
-            self.budget.release(len - from, len - to);
-            self.taken = range.begin.advance(to as u64);
-            payload_len += to - from;
-            pieces.push(Piece { content, from, to });
-            if to == len {
-                self.taken_entry = (range.end, range.ts);
-                self.ranges.pop_front();
-                self.head_filled -= 1;
-            }
-        }
-        (pieces, payload_len)
-    }
-
-    /// An admission was sequenced or released.
-    fn leave(&mut self, wakes: &mut Wakes) {
-        assert!(self.admitted > 0, "X2: sequenced without an admission");
-        self.admitted -= 1;
-        if self.admitted == 0 {
-            wakes.0.append(&mut self.want_quiet);
-        }
-    }
-
-    fn queue(&mut self, level: Level) -> &mut Queue {
-        match level {
-            Level::Durable => &mut self.want_durable,
-            Level::Filled => &mut self.want_filled,
-        }
-    }
-
-    fn poisoned(&self) -> Result<(), WalError> {
-        match &self.poison {
-            Some(cause) => Err(WalError::Poisoned {
-                cause: Arc::clone(cause),
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Moves the waiters up to `position` from the queue to `wakes`.
-fn drain_covered(queue: &mut Queue, position: Lsn, wakes: &mut Wakes) {
-    while let Some(first) = queue.first_entry()
-        && first.key().0 <= position
-    {
-        wakes.0.push(first.remove());
-    }
-}
-
 impl Board {
-    /// A board of a log whose last entry ends at `end` with `last_ts`, for at most `flights_max`
-    /// flights and `buffer_bytes` of entries waiting. No segment is prepared yet.
-    pub fn new(end: Lsn, last_ts: Ts, flights_max: usize, buffer_bytes: usize) -> Board {
+    /// A board of a log of these terms, whose last entry has `last_ts`; by the options at most so
+    /// many flights, entries waiting and entries kept. No segment is prepared yet.
+    pub fn new(epochs: Epochs, last_ts: Ts, options: &LogOptions) -> Board {
+        let end = epochs.last().lsn;
         let at = (end, last_ts);
+        let flights_max = options.max_flushes_in_flight;
         Board {
             state: Mutex::new(State {
                 last_ts,
@@ -328,6 +189,8 @@ impl Board {
                 durable: at,
                 taken: end,
                 taken_entry: at,
+                epochs,
+                recent: Recent::new(options.recent_bytes),
                 ranges: VecDeque::new(),
                 head_filled: 0,
                 flights: VecDeque::new(),
@@ -338,8 +201,9 @@ impl Board {
                 want_quiet: Vec::new(),
                 admitted: 0,
                 next_waiter: 0,
-                budget: Budget::new(buffer_bytes),
+                budget: Budget::new(options.buffer_bytes),
                 closed: false,
+                sealed: false,
                 poison: None,
                 stats: BoardStats::default(),
             }),
@@ -361,11 +225,13 @@ impl Board {
     }
 
     /// The sequencer: draws timestamp and place for `len` admitted bytes. `inside` runs in the
-    /// section and may fill the range at once.
+    /// section and may fill the range at once. `begins` with the barrier of a term, which must be
+    /// above the last one.
     pub fn reserve(
         &self,
         len: usize,
         wall: Ts,
+        begins: Option<Term>,
         inside: &mut dyn FnMut(Sequenced) -> Option<Content>,
     ) -> (Sequenced, Wakes) {
         let mut wakes = Wakes::default();
@@ -375,20 +241,36 @@ impl Board {
         let end = begin.advance(len as u64);
         let place = Sequenced { begin, end, ts };
         let content = inside(place);
-        state.last_ts = ts;
+        let last = state.epochs.last().term;
+        assert!(begins.is_none_or(|term| term > last), "G1: terms rise");
+        let term = begins.unwrap_or(last.max(Term::FIRST));
+        self.place(&mut state, term, place, content, &mut wakes);
+        (place, wakes)
+    }
+
+    fn place(
+        &self,
+        state: &mut State,
+        term: Term,
+        place: Sequenced,
+        content: Option<Content>,
+        wakes: &mut Wakes,
+    ) {
+        let Sequenced { begin, end, ts } = place;
+        state.last_ts = state.last_ts.max(ts);
         state.sequenced = (end, ts);
+        state.epochs.extend(term, begin, end);
         state.stats.entries += 1;
-        state.stats.entry_bytes += len as u64;
+        state.stats.entry_bytes += end.since(begin);
         state.ranges.push_back(Range {
             begin,
             end,
             ts,
             content,
         });
-        state.leave(&mut wakes);
-        state.advance_filled(&mut wakes);
-        self.settle(&mut state, &mut wakes);
-        (place, wakes)
+        state.leave(wakes);
+        state.advance_filled(wakes);
+        self.settle(state, wakes);
     }
 
     /// Fills the range that begins at `begin` (with its entry, or with a VOID).
@@ -418,12 +300,12 @@ impl Board {
         if !state.can_take(self.flights_max) {
             return (None, wakes);
         }
-        let base = state.taken;
+        let (base, term) = (state.taken, state.next_term());
         let (pieces, payload_len) = state.take_pieces(room);
         let blocks = (frame_bytes(payload_len) / BLOCK) as u64;
         state.budget.spend(blocks, blocks == blocks_left);
         wakes.0.append(&mut state.want_room);
-        let flight = self.fly(&mut state, base, pieces, payload_len);
+        let flight = Self::fly(&mut state, base, term, pieces);
         self.settle(&mut state, &mut wakes);
         (Some(flight), wakes)
     }
@@ -436,11 +318,11 @@ impl Board {
             return None;
         }
         state.budget.spend(1, blocks_left == 1);
-        let base = state.taken;
-        Some(self.fly(&mut state, base, Vec::new(), 0))
+        let (base, term) = (state.taken, state.next_term());
+        Some(Self::fly(&mut state, base, term, Vec::new()))
     }
 
-    fn fly(&self, state: &mut State, base: Lsn, pieces: Vec<Piece>, payload_len: usize) -> Flight {
+    fn fly(state: &mut State, base: Lsn, term: Term, pieces: Vec<Piece>) -> Flight {
         let id = state.next_flight;
         state.next_flight += 1;
         let entry = state.taken_entry;
@@ -454,8 +336,9 @@ impl Board {
             id,
             base,
             durable: state.durable.0,
+            term,
+            payload_len: pieces.iter().map(|piece| piece.to - piece.from).sum(),
             pieces,
-            payload_len,
         }
     }
 
@@ -549,13 +432,14 @@ impl Board {
     pub fn admit(
         &self,
         len: usize,
+        origin: Origin,
         park: &dyn Park,
         flusher: &dyn Flusher,
         prepare: &mut dyn FnMut() -> Result<u64, WalError>,
     ) -> Result<(), WalError> {
         let mut ticket = Ticket::default();
         loop {
-            match self.admit_step(len, park, &mut ticket)? {
+            match self.admit_step(len, origin, park, &mut ticket)? {
                 Step::Ready => return Ok(()),
                 Step::Lead => flusher.flush_once(),
                 Step::Park => ticket.park(),
@@ -567,12 +451,13 @@ impl Board {
     fn admit_step(
         &self,
         len: usize,
+        origin: Origin,
         park: &dyn Park,
         ticket: &mut Ticket,
     ) -> Result<Step, WalError> {
         let mut state = self.state.lock();
         state.poisoned()?;
-        if state.closed {
+        if state.closed || (state.sealed && origin == Origin::Own) {
             return Err(WalError::Closed);
         }
         let verdict = state.budget.admit(len);
@@ -676,11 +561,15 @@ impl Board {
 
     /// Refuses admissions from now on, and waits until those before are sequenced or released.
     pub fn close(&self, park: &dyn Park) {
+        self.refuse(park, &|state| state.closed = true);
+    }
+
+    fn refuse(&self, park: &dyn Park, set: &dyn Fn(&mut State)) {
         let mut ticket = Ticket::default();
         loop {
             let mut wakes = Wakes::default();
             let mut state = self.state.lock();
-            state.closed = true;
+            set(&mut state);
             wakes.0.append(&mut state.want_room);
             let quiet = state.admitted == 0;
             if !quiet {

@@ -44,6 +44,12 @@ pub struct LogOptions {
     pub max_flushes_in_flight: usize,
     /// Write an empty frame at the first idle tick, so that the last frame is vouched for too.
     pub vouch: bool,
+    /// Bytes of the newest entries to keep in memory for [`Log::read`], beside all that are not
+    /// durable. Default 0: none are kept.
+    pub recent_bytes: usize,
+    /// The log of a shard's member: what is durable is committed only when [`Log::commit_to`] says
+    /// so, and no entry of its own is taken before [`Log::unseal`], for it leads nothing yet (I10).
+    pub replicated: bool,
 }
 
 impl Default for LogOptions {
@@ -53,6 +59,8 @@ impl Default for LogOptions {
             buffer_bytes: BUFFER_BYTES_DEFAULT,
             max_flushes_in_flight: 2,
             vouch: true,
+            recent_bytes: 0,
+            replicated: false,
         }
     }
 }
@@ -120,6 +128,9 @@ pub struct LogRecovery {
     pub end: Lsn,
     /// Highest timestamp of a terminal record that was read; zero if none was.
     pub last_ts: Ts,
+    /// Highest committed position that a frame names. Without replicas what is durable is
+    /// committed.
+    pub commit: Lsn,
     /// Bytes of entries replayed.
     pub bytes: u64,
     /// Entries replayed.
@@ -167,6 +178,8 @@ pub struct Log {
     pub(crate) shelf: Mutex<Shelf>,
     pub(crate) counters: Counters,
     pub(crate) clock: SaneClock,
+    /// What a replica was told to be committed; all of the log without replicas.
+    pub(crate) commit: AtomicU64,
     vouch: bool,
 }
 
@@ -232,7 +245,10 @@ impl Log {
         options: &LogOptions,
         found: Found,
     ) -> Result<Arc<Log>, WalError> {
-        let end = found.recovery.end;
+        let (end, last_ts) = (found.recovery.end, found.recovery.last_ts);
+        for path in &found.removed {
+            env.disk.remove(path)?;
+        }
         let last_len = found.live.back().map(|last| last.len);
         let mut shelf = Shelf::new(
             options.segment_bytes,
@@ -242,16 +258,16 @@ impl Log {
         );
         shelf.live = found.live;
         shelf.spares = found.spares;
+        let commit = if options.replicated {
+            found.recovery.commit
+        } else {
+            Lsn(u64::MAX)
+        };
         let log = Log {
             env: env.clone(),
             dir: dir.to_path_buf(),
             uuid,
-            board: Board::new(
-                end,
-                found.recovery.last_ts,
-                options.max_flushes_in_flight,
-                options.buffer_bytes,
-            ),
+            board: Board::new(found.epochs, last_ts, options),
             tail: Mutex::new(Tail {
                 segment: None,
                 offset: 0,
@@ -261,8 +277,12 @@ impl Log {
             shelf: Mutex::new(shelf),
             counters: Counters::new(found.recovery.discarded_frames),
             clock: SaneClock::new(Arc::clone(&env.clock)),
+            commit: AtomicU64::new(commit.0),
             vouch: options.vouch,
         };
+        if options.replicated {
+            log.board.seal(&*log.env.park);
+        }
         // The first segment is there before the first commit asks for it.
         assert!(log.board.begin_prepare(1));
         log.board.prepared(log.prepare_segment())?;

@@ -70,13 +70,19 @@ impl fmt::Display for Ts {
     }
 }
 
-/// A leader's term. A standalone database stays in term 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The number of a leadership. A standalone database stays in term 1; term 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
 impl Term {
     /// The term of a standalone database.
     pub const FIRST: Term = Term(1);
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "term {}", self.0)
+    }
 }
 
 /// LSN of a transaction's first run: of its own entry, or of its first chunk. Never reused.

@@ -26,6 +26,8 @@ pub struct Reader {
     stream: EntryStream,
     /// Up to here the stream was fed.
     fed: Lsn,
+    /// Cuts of the log that lie before this reader's time.
+    cuts: usize,
     place: Option<Place>,
 }
 
@@ -54,10 +56,12 @@ impl Reader {
                 what: format!("a reader from {from}, but the log is durable up to {durable}"),
             });
         }
-        let reader = Reader {
+        let cuts = log.shelf.lock().cuts.len();
+        let mut reader = Reader {
             log,
             stream: EntryStream::new(from),
             fed: from,
+            cuts,
             place: None,
         };
         reader.check_kept()?;
@@ -82,6 +86,7 @@ impl Reader {
 
     /// Feeds the stream with what the next frame holds; false at the durable position.
     fn feed(&mut self) -> Result<bool, WalError> {
+        self.check_kept()?;
         let durable = self.log.durable_lsn();
         if self.fed >= durable {
             return Ok(false);
@@ -112,8 +117,18 @@ impl Reader {
         Ok(true)
     }
 
-    fn check_kept(&self) -> Result<(), WalError> {
-        if self.fed < self.log.oldest() {
+    fn check_kept(&mut self) -> Result<(), WalError> {
+        let shelf = self.log.shelf.lock();
+        let (oldest, cuts) = (shelf.oldest, &shelf.cuts[self.cuts..]);
+        if let Some(cut) = cuts.iter().find(|cut| **cut < self.fed) {
+            return Err(WalError::Cut {
+                position: self.position(),
+                cut: *cut,
+            });
+        }
+        self.cuts += cuts.len();
+        drop(shelf);
+        if self.fed < oldest {
             return Err(self.lost());
         }
         Ok(())

@@ -15,7 +15,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::WalError;
 use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
-use crate::lsn::{TreeId, Ts, TxnId};
+use crate::lsn::{Term, TreeId, Ts, TxnId};
 use crate::varint::{put_varint, take_varint};
 
 /// Flag: the row belongs to a secondary or unique index.
@@ -112,12 +112,16 @@ pub enum RecordKind {
     Abort = 9,
     /// A sequenced transaction that failed validation.
     Void = 10,
+    /// A term begins.
+    Barrier = 14,
+    /// Members and policy change.
+    Config = 15,
     /// User bytes with a tag.
     Custom = 19,
 }
 
 impl RecordKind {
-    /// The kind of a type byte. Types 11 to 18 are reserved in format 1.
+    /// The kind of a type byte. Types 11 to 13 and 16 to 18 are reserved in format 1.
     fn from_byte(byte: u8) -> Result<RecordKind, WalError> {
         Ok(match byte {
             1 => RecordKind::Put,
@@ -130,8 +134,10 @@ impl RecordKind {
             8 => RecordKind::Commit,
             9 => RecordKind::Abort,
             10 => RecordKind::Void,
+            14 => RecordKind::Barrier,
+            15 => RecordKind::Config,
             19 => RecordKind::Custom,
-            11..=18 => {
+            11..=13 | 16..=18 => {
                 return Err(WalError::Version {
                     segment: std::path::PathBuf::new(),
                     expected: "a record type of format 1".to_string(),
@@ -242,6 +248,18 @@ pub enum Body<'a> {
     },
     /// A sequenced transaction that failed validation.
     Void,
+    /// A term begins. What follows is of it, up to the next one.
+    Barrier {
+        /// The term, 1 or higher.
+        term: Term,
+        /// How it was established: bytes of those who replicate.
+        note: &'a [u8],
+    },
+    /// Members and policy change.
+    Config {
+        /// Bytes of those who replicate.
+        config: &'a [u8],
+    },
     /// User bytes.
     Custom {
         /// Whose they are.
@@ -283,6 +301,8 @@ impl Body<'_> {
             Body::Commit { .. } => RecordKind::Commit,
             Body::Abort { .. } => RecordKind::Abort,
             Body::Void => RecordKind::Void,
+            Body::Barrier { .. } => RecordKind::Barrier,
+            Body::Config { .. } => RecordKind::Config,
             Body::Custom { .. } => RecordKind::Custom,
         }
     }
@@ -327,6 +347,11 @@ impl Body<'_> {
                 out.extend_from_slice(idempotency);
             }
             Body::Abort { txn } => out.extend_from_slice(&txn.0.to_le_bytes()),
+            Body::Barrier { term, note } => {
+                out.extend_from_slice(&term.0.to_le_bytes());
+                out.extend_from_slice(note);
+            }
+            Body::Config { config } => out.extend_from_slice(config),
             Body::Custom { tag, bytes } => {
                 assert!(tag.len() <= usize::from(u8::MAX));
                 out.push(tag.len() as u8);
@@ -454,6 +479,14 @@ fn decode_body(kind: RecordKind, body: &[u8]) -> Result<Body<'_>, WalError> {
         RecordKind::Void => {
             return Err(WalError::corrupt(0, "zeros in a VOID", "other bytes"));
         }
+        RecordKind::Barrier => match take_u64(body) {
+            Some((term, note)) if term > 0 => Body::Barrier {
+                term: Term(term),
+                note,
+            },
+            _ => return Err(wrong_body(kind, body)),
+        },
+        RecordKind::Config => Body::Config { config: body },
         RecordKind::Custom => {
             let split = body
                 .split_first()

@@ -21,12 +21,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::epochs::Epochs;
 use crate::error::WalError;
 use crate::frame::{FrameFault, FrameHeader, decode_any_header, frame_bytes};
 use crate::io::{BLOCK, Disk, File, Open, Purpose, REQUEST_MAX};
 use crate::log::{LogRecovery, ReplayEntry};
-use crate::lsn::{Lsn, Ts};
-use crate::segment::{FIRST_FRAME, FrameWindow, Segment, SegmentHeader, Spare, parse_segment_name};
+use crate::lsn::{Lsn, Term, Ts};
+use crate::segment::{
+    FIRST_FRAME, FrameWindow, Segment, SegmentHeader, Spare, TERMS_AT, decode_terms,
+    parse_segment_name,
+};
 use crate::stream::EntryStream;
 
 /// Highest number that a file may have: more than a log lives to see, and each has a next one.
@@ -44,8 +48,13 @@ pub(crate) struct Found {
     pub(crate) live: VecDeque<Arc<Segment>>,
     /// Where the first segment that was read begins.
     pub(crate) oldest: Lsn,
+    /// Its terms.
+    pub(crate) epochs: Epochs,
     /// Files that are not part of it.
     pub(crate) spares: Vec<Spare>,
+    /// Files that were part of it and were cut off. They are not used again: a stale frame in them
+    /// may vouch for what the log lacks.
+    pub(crate) removed: Vec<PathBuf>,
     /// Header crc of the last frame.
     pub(crate) prev_crc: u32,
     pub(crate) next_seq: u64,
@@ -58,7 +67,9 @@ impl Found {
             recovery: LogRecovery::default(),
             live: VecDeque::new(),
             oldest: Lsn::ZERO,
+            epochs: Epochs::default(),
             spares: Vec::new(),
+            removed: Vec::new(),
             prev_crc: 0,
             next_seq: 1,
         }
@@ -79,9 +90,12 @@ impl Candidate {
         FrameWindow::new(Arc::clone(&self.file), Purpose::Replay, REQUEST_MAX)
     }
 
-    /// Header crc and `prev_crc` of a valid first frame.
+    /// The header of a valid first frame behind a valid header block: they are written together.
     fn first_frame(&self) -> Result<Option<FrameHeader>, WalError> {
         let mut window = self.window();
+        if decode_terms(window.bytes(0, BLOCK)?).is_none() {
+            return Ok(None);
+        }
         let frame = window.frame(FIRST_FRAME, self.header.salt)?;
         let header = frame.ok().map(|(header, _)| header);
         Ok(header.filter(|h| h.base_lsn == self.header.first_lsn && h.term == self.header.term))
@@ -140,7 +154,7 @@ pub(crate) fn find_end(
     let Survey {
         candidates,
         suspects,
-        mut spares,
+        spares,
         highest,
     } = survey(disk, dir, uuid)?;
     let [at_redo, below] = starts(&candidates, redo)?;
@@ -181,27 +195,30 @@ pub(crate) fn find_end(
     let chain = scan.chain[..scan.kept.0].to_vec();
     let prev_crc = scan.kept.1;
     let recovery = LogRecovery { end, ..scan.report };
+    let mut epochs = scan.epochs;
+    epochs.begin(epochs.last().term, end);
+    epochs.truncate(end);
     let first = chain
         .first()
         .map(|&at| Lsn(candidates[at].header.first_lsn));
+    let (live, removed) = keep(candidates, &chain);
     Ok(Found {
         recovery,
-        live: keep(candidates, &chain, &mut spares),
+        live,
         oldest: first.unwrap_or(end),
+        epochs,
         spares,
+        removed,
         prev_crc,
         next_seq: highest + 1,
     })
 }
 
 /// The segments to keep: those on the chain, and those before it (L4). One before it that begins at
-/// or behind a later one was cut off at an earlier open.
-fn keep(
-    candidates: Vec<Candidate>,
-    chain: &[usize],
-    spares: &mut Vec<Spare>,
-) -> VecDeque<Arc<Segment>> {
+/// or behind a later one was cut off. Returns those, and the files of the others.
+fn keep(candidates: Vec<Candidate>, chain: &[usize]) -> (VecDeque<Arc<Segment>>, Vec<PathBuf>) {
     let mut live: VecDeque<Arc<Segment>> = VecDeque::new();
+    let mut removed = Vec::new();
     let first = chain.first().copied().unwrap_or(0);
     for (at, candidate) in candidates.into_iter().enumerate().rev() {
         let begin = Lsn(candidate.header.first_lsn);
@@ -215,13 +232,10 @@ fn keep(
                 len: candidate.len,
             }));
         } else {
-            spares.push(Spare {
-                path: candidate.path,
-                len: candidate.len,
-            });
+            removed.push(candidate.path);
         }
     }
-    live
+    (live, removed)
 }
 
 /// Sorts the files of the folder.
@@ -301,6 +315,8 @@ struct Scan<'a> {
     position: Lsn,
     /// Header crc of the last good frame.
     prev: Option<u32>,
+    /// The terms of what was read, and of what lies before.
+    epochs: Epochs,
     /// Segments that were followed, as indexes.
     chain: Vec<usize>,
     /// How many of them, and the header crc of which frame, hold the end of the last complete
@@ -317,6 +333,7 @@ impl<'a> Scan<'a> {
             stream: EntryStream::new(redo),
             position: Lsn::ZERO,
             prev: None,
+            epochs: Epochs::default(),
             chain: Vec::new(),
             kept: (0, 0),
             report: LogRecovery::default(),
@@ -331,6 +348,9 @@ impl<'a> Scan<'a> {
             self.chain.push(at);
             self.position = Lsn(candidate.header.first_lsn);
             let mut window = candidate.window();
+            if self.chain.len() == 1 {
+                self.epochs = terms_of(candidate, &mut window)?;
+            }
             let mut offset = FIRST_FRAME;
             at = loop {
                 let frame = window.frame(offset, candidate.header.salt)?;
@@ -372,6 +392,10 @@ impl<'a> Scan<'a> {
         let next = self.successor(at, header)?;
         let cut = next.map_or(end, |next| Lsn(self.candidates[next].header.first_lsn));
         self.stream.feed(base, &payload[..cut.since(base) as usize]);
+        if !payload.is_empty() {
+            self.epochs.begin(Term(header.term), base);
+        }
+        self.report.commit = self.report.commit.max(Lsn(header.commit_lsn));
         self.prev = Some(header.hdr_crc);
         self.position = cut;
         self.replay_complete(&self.candidates[at], offset, replay)?;
@@ -398,7 +422,9 @@ impl<'a> Scan<'a> {
                 found: header.base_lsn,
             });
         }
-        if header.term != candidate.header.term {
+        let first = header.base_lsn == candidate.header.first_lsn;
+        let last = self.epochs.last().term.0;
+        if header.term < last || (first && header.term != candidate.header.term) {
             return Err(FrameFault::Term(header.term));
         }
         Ok(())
@@ -435,6 +461,17 @@ impl<'a> Scan<'a> {
             let Some(entry) = taken else {
                 return Ok(());
             };
+            // G1. Before the first barrier there is the first term.
+            let here = self.epochs.next_start(entry.begin);
+            let here = here.filter(|(_, start)| *start == entry.begin);
+            let begins = entry.entry.begins();
+            let first = begins.is_none() && here == Some((Term::FIRST, Lsn::ZERO));
+            if here.map(|(term, _)| term) != begins && !first {
+                let name = |term: Option<Term>| term.map_or("none".into(), |t| t.to_string());
+                let expected = format!("a barrier of {}", name(here.map(|(term, _)| term)));
+                let error = WalError::corrupt(0, expected, name(begins));
+                return Err(error.in_file(&candidate.path, offset));
+            }
             self.report.entries += 1;
             self.report.bytes += entry.end.since(entry.begin);
             self.report.last_ts = self.report.last_ts.max(Ts(entry.ts.0));
@@ -454,22 +491,38 @@ impl<'a> Scan<'a> {
             .first()
             .map_or(0, |&first| self.candidates[first].header.first_lsn);
         for (number, candidate) in self.candidates.iter().enumerate() {
-            // Before the bad frame only what was passed over can say more than what was read.
+            // Before the bad frame only what was passed over can say more than what was read: it
+            // was cut off, which never happens to what is committed.
             let passed_over = !self.chain.contains(&number) && candidate.header.first_lsn >= begin;
             if number < from && !passed_over {
                 continue;
             }
             let start = if number == from { offset } else { FIRST_FRAME };
             let salt = candidate.header.salt;
-            let (frames, most) = claims(candidate.window(), salt, start, candidate.len)?;
-            discarded += if number < from { 0 } else { frames };
-            vouched = vouched.max(most);
+            let claims = claims(candidate.window(), salt, start, candidate.len)?;
+            if number < from {
+                let all = crate::planted!("what_was_cut_vouches");
+                vouched = vouched.max(if all { claims.durable } else { claims.commit });
+                continue;
+            }
+            // One that vouches for more than where it begins had its first frame on disk, and the
+            // log goes on there. It was not found, so that frame is bad.
+            let first = Lsn(candidate.header.first_lsn);
+            if number > from
+                && claims.durable > first
+                && first < end
+                && !crate::planted!("the_log_before_a_cut")
+            {
+                return Err(self.vouched(at, fault, claims.durable));
+            }
+            discarded += claims.frames;
+            vouched = vouched.max(claims.durable);
         }
         for suspect in self.suspects.iter().filter(|s| s.first.base_lsn >= end.0) {
             let window = FrameWindow::new(Arc::clone(&suspect.file), Purpose::Replay, REQUEST_MAX);
-            let (_, most) = claims(window, suspect.first.salt, FIRST_FRAME, suspect.len)?;
-            if most > end {
-                let found = format!("none, and frames that vouch for {most}");
+            let claims = claims(window, suspect.first.salt, FIRST_FRAME, suspect.len)?;
+            if claims.durable > end {
+                let found = format!("none, and frames that vouch for {}", claims.durable);
                 return Err(
                     WalError::corrupt(0, "a segment header", found).in_file(&suspect.path, 0)
                 );
@@ -497,22 +550,44 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Frames with `salt` at any block boundary from `offset` on: how many, and the highest position
-/// that they vouch for. The header alone counts: what it says was true when it was built.
+/// The terms in a segment's header block, which is valid, up to its first frame.
+fn terms_of(candidate: &Candidate, window: &mut FrameWindow) -> Result<Epochs, WalError> {
+    let first = Lsn(candidate.header.first_lsn);
+    let terms = decode_terms(window.bytes(0, BLOCK)?).unwrap_or_default();
+    let found = format!("{} terms", terms.len());
+    let epochs = Epochs::new(terms, first).filter(|e| e.last().term.0 == candidate.header.term);
+    let wrong = || WalError::corrupt(TERMS_AT, "terms that rise to the segment's", found);
+    epochs.ok_or_else(|| wrong().in_file(&candidate.path, 0))
+}
+
+/// What frames say.
+#[derive(Debug, Default)]
+struct Claims {
+    frames: u64,
+    /// The highest position that they vouch for.
+    durable: Lsn,
+    /// The highest committed position that they name.
+    commit: Lsn,
+}
+
+/// Frames with `salt` at any block boundary from `offset` on. The header alone counts: what it says
+/// was true when it was built.
 fn claims(
     mut window: FrameWindow,
     salt: u64,
     mut offset: u64,
     len: u64,
-) -> Result<(u64, Lsn), WalError> {
-    let mut frames = 0;
-    let mut most = Lsn::ZERO;
+) -> Result<Claims, WalError> {
+    let mut claims = Claims::default();
     while offset < len {
         if let Ok(header) = window.header(offset, salt)? {
-            frames += 1;
-            most = most.max(Lsn(header.durable_lsn.max(header.commit_lsn)));
+            claims.frames += 1;
+            claims.commit = claims.commit.max(Lsn(header.commit_lsn));
+            claims.durable = claims
+                .durable
+                .max(Lsn(header.durable_lsn.max(header.commit_lsn)));
         }
         offset += BLOCK as u64;
     }
-    Ok((frames, most))
+    Ok(claims)
 }

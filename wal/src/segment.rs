@@ -120,6 +120,62 @@ impl SegmentHeader {
     }
 }
 
+/// Terms that a header block has room for; older ones are left out.
+const TERMS_MAX: usize = (SEGMENT_HEADER_BYTES - TERMS_AT - 8) / 16;
+
+/// Where the table of terms begins in a header block.
+pub(crate) const TERMS_AT: usize = size_of::<SegmentHeader>();
+
+/// Writes a header block: the header, and the terms of the log up to the first frame with the
+/// places where they begin. `| count u32 | crc u32, over the others | (term u64, lsn u64) .. |`
+pub(crate) fn header_block(header: &SegmentHeader, terms: &[(Term, Lsn)], block: &mut [u8]) {
+    block[..TERMS_AT].copy_from_slice(bytemuck::bytes_of(header));
+    let terms = &terms[terms.len().saturating_sub(TERMS_MAX)..];
+    let table = &mut block[TERMS_AT..];
+    table[..4].copy_from_slice(&(terms.len() as u32).to_le_bytes());
+    for ((term, lsn), pair) in terms.iter().zip(table[8..].chunks_exact_mut(16)) {
+        pair[..8].copy_from_slice(&term.0.to_le_bytes());
+        pair[8..].copy_from_slice(&lsn.0.to_le_bytes());
+    }
+    let crc = terms_crc(table, terms.len());
+    table[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn terms_crc(table: &[u8], count: usize) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&table[..4]);
+    crc.update(&table[8..8 + 16 * count]);
+    crc.finalize()
+}
+
+/// The terms in a header block. None if the table's crc is not right: the write was torn.
+///
+/// Zeros are the table of a log that was written before there were tables: its only term is the
+/// first. They are no torn write, for they share the header's sector.
+pub(crate) fn decode_terms(block: &[u8]) -> Option<Vec<(Term, Lsn)>> {
+    let table = block.get(TERMS_AT..SEGMENT_HEADER_BYTES)?;
+    if table[..8] == [0; 8] {
+        return Some(vec![(Term::FIRST, Lsn::ZERO)]);
+    }
+    let count = u32::from_le_bytes(*table.first_chunk()?) as usize;
+    let crc = u32::from_le_bytes(*table[4..].first_chunk()?);
+    if count > TERMS_MAX || crc != terms_crc(table, count) {
+        return None;
+    }
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |n, byte| n << 8 | u64::from(*byte))
+    };
+    let pairs = table[8..].chunks_exact(16).take(count);
+    Some(
+        pairs
+            .map(|pair| (Term(number(&pair[..8])), Lsn(number(&pair[8..]))))
+            .collect(),
+    )
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,7 +13,7 @@
 //! unknown, and no later sync of the folder can tell (a failed sync is final).
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::WalError;
@@ -36,6 +36,8 @@ pub(crate) struct Shelf {
     pub(crate) next_len: u64,
     /// Nothing below this position can be read any more.
     pub(crate) oldest: Lsn,
+    /// Where the log was cut since it was opened.
+    pub(crate) cuts: Vec<Lsn>,
     len_max: u64,
 }
 
@@ -59,6 +61,7 @@ impl Shelf {
             next_seq,
             next_len: next_len.min(len_max),
             oldest,
+            cuts: Vec::new(),
             len_max,
         }
     }
@@ -106,6 +109,25 @@ impl Shelf {
         let useful = self.spares.iter().filter(|s| s.len >= wanted).count();
         let surplus = self.spares.split_off(useful.min(SPARE_SEGMENTS_MAX));
         (trimmed, surplus)
+    }
+
+    /// Takes what begins at `to` or behind it off the log, and returns its files. They are not used
+    /// again: a stale frame that vouches for what was cut would end in a log that lacks it.
+    pub(crate) fn cut(&mut self, dir: &Path, to: Lsn) -> Vec<PathBuf> {
+        let kept = self.live.partition_point(|s| s.first_lsn < to);
+        let gone = self.live.split_off(kept);
+        self.oldest = self.oldest.min(to);
+        self.cuts.push(to);
+        if crate::planted!("files_behind_a_cut_used_again") {
+            let spare = |segment: &Arc<Segment>| Spare {
+                path: dir.join(segment_name(segment.seq)),
+                len: segment.len,
+            };
+            self.spares.extend(gone.iter().map(spare));
+            return Vec::new();
+        }
+        let path = |segment: Arc<Segment>| dir.join(segment_name(segment.seq));
+        gone.into_iter().map(path).collect()
     }
 
     /// The live segment that holds `position`, and the one after it.

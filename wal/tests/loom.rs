@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
 use terrane_wal::env::{Park, Waiter};
+use terrane_wal::epochs::Epochs;
 use terrane_wal::error::WalError;
-use terrane_wal::group_commit::{Board, Content, Flusher};
-use terrane_wal::log::Level;
+use terrane_wal::group_commit::{Board, Content, Flusher, Origin};
+use terrane_wal::log::{Level, LogOptions};
 use terrane_wal::lsn::{Lsn, Ts};
 
 #[derive(Debug)]
@@ -76,7 +77,12 @@ const ENTRY: usize = 64;
 
 impl Model {
     fn new(flights_max: usize, room: usize) -> Arc<Model> {
-        let board = Board::new(Lsn::ZERO, Ts::ZERO, flights_max, 1 << 20);
+        let options = LogOptions {
+            max_flushes_in_flight: flights_max,
+            buffer_bytes: 1 << 20,
+            ..LogOptions::default()
+        };
+        let board = Board::new(Epochs::default(), Ts::ZERO, &options);
         board.prepared(Ok(1 << 20)).unwrap();
         Arc::new(Model {
             board,
@@ -99,9 +105,9 @@ impl Model {
     fn reserve(&self) -> (Lsn, Lsn) {
         let mut never = || -> Result<u64, WalError> { panic!("room was prepared") };
         self.board
-            .admit(ENTRY, &LoomPark, self, &mut never)
+            .admit(ENTRY, Origin::Own, &LoomPark, self, &mut never)
             .unwrap();
-        let (place, wakes) = self.board.reserve(ENTRY, Ts::ZERO, &mut |_| None);
+        let (place, wakes) = self.board.reserve(ENTRY, Ts::ZERO, None, &mut |_| None);
         wakes.wake();
         (place.begin, place.end)
     }
@@ -265,7 +271,12 @@ fn a_failed_flush_tells_everybody() {
 #[test]
 fn waiting_for_room_leads() {
     loom::model(|| {
-        let board = Board::new(Lsn::ZERO, Ts::ZERO, 1, ENTRY);
+        let options = LogOptions {
+            max_flushes_in_flight: 1,
+            buffer_bytes: ENTRY,
+            ..LogOptions::default()
+        };
+        let board = Board::new(Epochs::default(), Ts::ZERO, &options);
         board.prepared(Ok(1 << 20)).unwrap();
         let model = Arc::new(Model {
             board,
@@ -298,7 +309,7 @@ fn close_waits_for_what_is_admitted() {
         for _ in 0..2 {
             model
                 .board
-                .admit(ENTRY, &LoomPark, &*model, &mut never)
+                .admit(ENTRY, Origin::Own, &LoomPark, &*model, &mut never)
                 .unwrap();
         }
         let closer = {
@@ -309,7 +320,7 @@ fn close_waits_for_what_is_admitted() {
                 assert_eq!(end, Lsn(ENTRY as u64));
             })
         };
-        let (_, wakes) = model.board.reserve(ENTRY, Ts::ZERO, &mut |_| None);
+        let (_, wakes) = model.board.reserve(ENTRY, Ts::ZERO, None, &mut |_| None);
         wakes.wake();
         model.board.release(ENTRY);
         closer.join().unwrap();

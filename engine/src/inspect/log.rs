@@ -281,6 +281,7 @@ fn show(record: &Record<'_>, keys: bool) -> String {
         Body::Commit { idempotency: [] } => "commit".to_owned(),
         Body::Commit { idempotency } => format!("commit as b\"{}\"", idempotency.escape_ascii()),
         Body::Abort { txn } => format!("abort {}", txn.0),
+        Body::Barrier { term, .. } => format!("barrier of {term}"),
         _ => format!("{:?}", record.body.kind()).to_lowercase(),
     }
 }

@@ -232,7 +232,7 @@ fn a_stamped_value_ends_with_the_timestamp_of_its_commit() {
 
 #[test]
 fn reserved_types_are_another_version() {
-    for kind in 11..=18u8 {
+    for kind in [11, 12, 13, 16, 17, 18_u8] {
         let mut bytes = every_kind().bytes().to_vec();
         bytes[4] = kind;
         assert!(matches!(

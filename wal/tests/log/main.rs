@@ -6,5 +6,6 @@ mod calls;
 mod corrupt;
 mod crash;
 mod format;
+mod member;
 mod support;
 mod tail;

@@ -1,0 +1,87 @@
+//! What a member of a shard asks of the board beside commits of its own: copies of a leader's
+//! entries in their places, and to go back where another leader's log differs.
+
+use super::{Board, Content, Wakes};
+use crate::append::Sequenced;
+use crate::env::Park;
+use crate::epochs::Epochs;
+use crate::error::WalError;
+use crate::lsn::{Lsn, Term, Ts};
+use crate::recent::Kept;
+
+impl Board {
+    /// Puts an entry of another log where it lies there, behind all others.
+    pub fn place_copy(&self, term: Term, begin: Lsn, content: Content) -> Wakes {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        assert_eq!(begin, state.sequenced.0, "G1: a copy goes to its own place");
+        let place = Sequenced {
+            begin,
+            end: begin.advance(content.bytes.len() as u64),
+            // Chunks have none.
+            ts: content.ts.max(state.sequenced.1),
+        };
+        self.place(&mut state, term, place, Some(content), &mut wakes);
+        wakes
+    }
+
+    /// As [`Board::close`], of this member's own entries, until [`Board::unseal`].
+    pub fn seal(&self, park: &dyn Park) {
+        self.refuse(park, &|state| state.sealed = true);
+    }
+
+    /// Admits this member's own entries again.
+    pub fn unseal(&self) {
+        self.state.lock().sealed = false;
+    }
+
+    /// The terms up to the last sequenced entry.
+    pub fn epochs(&self) -> Epochs {
+        self.state.lock().epochs.clone()
+    }
+
+    /// The terms up to what begins at `lsn`, that one included, with where they begin.
+    pub(crate) fn starts_to(&self, lsn: Lsn) -> Vec<(Term, Lsn)> {
+        let state = self.state.lock();
+        let starts = state.epochs.starts();
+        let count = starts.partition_point(|(_, start)| *start <= lsn);
+        starts[..count].to_vec()
+    }
+
+    /// Entries from the one that begins at `from` on, if that one is in memory.
+    pub(crate) fn recent(&self, from: Lsn, bytes: usize) -> Option<Vec<Kept>> {
+        self.state.lock().recent.read(from, bytes)
+    }
+
+    /// The entry that ends at `end`, if it is in memory; and where memory begins.
+    pub(crate) fn recent_ending(&self, end: Lsn) -> (Option<Kept>, Option<Lsn>) {
+        let state = self.state.lock();
+        (state.recent.ending(end).cloned(), state.recent.begin())
+    }
+
+    /// Forgets what lies behind `to`, the end of an entry with timestamp `ts`; the current segment
+    /// is left, with `blocks_left` in it. Timestamps do not go back.
+    ///
+    /// Fails if the log is not at rest: something is admitted or not durable.
+    pub(crate) fn cut(&self, to: Lsn, ts: Ts, blocks_left: u64) -> Result<(), WalError> {
+        let mut wakes = Wakes::default();
+        let mut state = self.state.lock();
+        state.poisoned()?;
+        let rests = state.admitted == 0 && state.ranges.is_empty() && state.flights.is_empty();
+        if !rests || to > state.durable.0 {
+            let at = state.durable.0;
+            let what = format!("a cut at {to} of a log at rest, found it busy or to end at {at}");
+            return Err(WalError::Invalid { what });
+        }
+        let at = (to, ts);
+        (state.sequenced, state.filled, state.durable) = (at, at, at);
+        (state.taken, state.taken_entry) = (to, at);
+        state.epochs.truncate(to);
+        state.recent.cut(to);
+        state.budget.abandon(blocks_left);
+        self.settle(&mut state, &mut wakes);
+        drop(state);
+        wakes.wake();
+        Ok(())
+    }
+}
