@@ -30,6 +30,7 @@ pub mod stats;
 mod stream;
 pub mod sync;
 pub mod varint;
+pub mod vote;
 pub mod waits;
 
 pub use append::{Admission, Reservation, Sequenced};
@@ -39,3 +40,4 @@ pub use log::{Consumer, Level, Log, LogOptions, LogRecovery, Positions, ReplayEn
 pub use reader::Reader;
 pub use record::{BlobId, Body, DdlKind, DdlOp, Record, RecordKind};
 pub use stats::LogStats;
+pub use vote::{Vote, VoteFile};
