@@ -8,11 +8,11 @@
 //! open: read both -> the highest sequence -> write both again, in the same way -> it counts
 //! ```
 //!
-//! A slot whose write was torn and a slot that rotted look alike. Were a vote in one slot alone, the
-//! fall back to the other would be right for the first, whose vote nobody was told of, and break a
-//! promise (I2) for the second. So a vote counts only once it is in both: whatever one slot has
-//! come to, the other holds the last vote that counts, or one that was being saved after it. Both
-//! damaged is an error, never an older vote.
+//! A slot whose write was torn and a slot that rotted look alike. With each vote in one slot alone,
+//! both would fall back to the older vote in the other: right for the first, whose vote nobody was
+//! told of, and a broken promise (I2) for the second. So a vote counts only once it is in both:
+//! whatever one slot has come to, the other holds the last vote that counts, or one that was being
+//! saved after it. Both damaged is an error, never an older vote.
 //!
 //! Invariants:
 //! * V1. A vote that `save`, `create` or `open` returned is durable in both slots until the next

@@ -1,4 +1,4 @@
-//! The VOTE file: what was promised stays promised, whatever one power cut or one damaged slot does.
+//! The VOTE file: what was promised stays so, whatever a power cut or one damaged slot does.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
