@@ -15,6 +15,8 @@ use terrane::codec::{Column, Key, Value};
 use terrane::{Desc, DynVector, Record, Vector};
 use terrane_btree::page::header::{PageHeader, page_crc};
 use terrane_btree::page::verify::{verify, verify_crc};
+use terrane_shard::codec::Barrier;
+use terrane_shard::log::Config;
 use terrane_wal::frame::{FrameHeader, decode_frame, seal_frame};
 use terrane_wal::io::sim::{Image, SimDisk};
 use terrane_wal::record::decode_record;
@@ -29,7 +31,7 @@ use crate::rig::{self, Rig};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets, by the names of their binaries.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("frame", frame),
     ("entry", entry),
     ("page", page),
@@ -37,6 +39,7 @@ pub const TARGETS: [Target; 8] = [
     ("key", key),
     ("record", record),
     ("vector", vector),
+    ("control", control),
     ("ops", ops),
 ];
 
@@ -65,6 +68,19 @@ pub fn vector(bytes: &[u8]) {
         if let Ok(set) = terrane_vector::CentroidSet::load(metric, dim, 1, one) {
             assert_eq!((set.len(), set.epoch()), (1, 1));
         }
+    }
+}
+
+/// What control entries of a shard say: configurations and barriers.
+///
+/// # Panics
+/// Bytes that a decoder takes are not what the encoder gives for them.
+pub fn control(bytes: &[u8]) {
+    if let Ok(config) = Config::decode(bytes) {
+        assert_eq!(config.encode(), bytes, "the bytes of a config change");
+    }
+    if let Ok(barrier) = Barrier::decode(bytes) {
+        assert_eq!(barrier.encode(), bytes, "the bytes of a barrier change");
     }
 }
 

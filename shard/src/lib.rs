@@ -69,6 +69,7 @@
 #[macro_use]
 extern crate terrane_wal;
 
+pub mod codec;
 pub mod failover;
 mod limits;
 pub mod log;

@@ -17,6 +17,8 @@
 //!   (follows from the formula of [`Quorums::revoked`]; `tests` enumerate it for all policies).
 //! * P2. [`Quorums`] exist only for members of which at least one can lead and commit.
 
+pub(crate) mod enumerated;
+
 use std::collections::BTreeSet;
 use std::fmt;
 

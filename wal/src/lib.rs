@@ -34,6 +34,7 @@ pub mod stats;
 mod stream;
 pub mod sync;
 pub mod varint;
+pub mod vote;
 pub mod waits;
 
 pub use append::{Admission, Reservation, Sequenced};
@@ -44,3 +45,4 @@ pub use member::Copy;
 pub use reader::Reader;
 pub use record::{BlobId, Body, DdlKind, DdlOp, Record, RecordKind};
 pub use stats::LogStats;
+pub use vote::{Vote, VoteFile};
