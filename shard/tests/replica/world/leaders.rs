@@ -117,13 +117,17 @@ impl World {
         }
     }
 
-    /// A leader whose term is to end by a switchover admits nothing, if it still leads.
+    /// A leader whose term is to end by a switchover admits nothing, and no caller of it waits, if
+    /// it still leads.
     fn is_closed(&self, term: Term) {
         for host in &self.hosts {
-            let leads = host.replica.as_ref().and_then(|replica| replica.leads());
-            if leads.is_some_and(|lead| lead.0 == term) {
+            let Some(replica) = &host.replica else {
+                continue;
+            };
+            if replica.leads().is_some_and(|lead| lead.0 == term) {
                 let closed = host.admission == Admission::Drained;
                 assert!(closed, "seed {}: {term} admits again", self.seed);
+                assert_eq!(replica.commit(), host.log.epochs.last().lsn);
             }
         }
     }
