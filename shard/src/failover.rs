@@ -13,7 +13,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::log::{Config, Term};
+use terrane_wal::lsn::Lsn;
+
+use crate::log::{Config, Point, Term};
 use crate::message::{Establish, Message, Report};
 use crate::policy::{MemberId, MemberSet};
 use crate::replica::wait_ms;
@@ -47,7 +49,7 @@ pub enum Step {
 /// Ticks after which nobody is waited for any more.
 const PATIENCE_TICKS: u32 = 40;
 
-/// Ticks for which the member that should lead is waited for.
+/// Ticks for which the member that should lead is waited for, and the one that led.
 const WANTED_TICKS: u32 = 2;
 
 /// What the coordinator asked a member to do.
@@ -72,7 +74,8 @@ pub struct Failover {
 
 impl Failover {
     /// Begins, with the record by which the term was won in the topology (I1). `wanted` leads if it
-    /// can, all else being equal.
+    /// can, all else being equal; the leader of the record is waited for then as well, for if it
+    /// answers no lease of it is left.
     #[must_use]
     pub fn new(record: ShardRecord, wanted: Option<MemberId>, out: &mut Vec<Step>) -> Self {
         let mut failover = Self {
@@ -162,8 +165,11 @@ impl Failover {
 
     /// Asks a member to lead once enough have answered, and the wanted one or nobody for it.
     fn decide(&mut self, out: &mut Vec<Step>) {
-        let wanted = self.wanted.filter(|_| self.ticks <= WANTED_TICKS);
-        let missing = wanted.is_some_and(|id| !self.reports.contains_key(&id));
+        let old = self.record.leader.map(|(_, leader)| leader);
+        let old = old.filter(|_| !planted!("the_old_leader_is_not_waited_for"));
+        let planned = self.wanted.is_some() && self.ticks <= WANTED_TICKS;
+        let mut awaited = self.wanted.into_iter().chain(old);
+        let missing = planned && awaited.any(|id| !self.reports.contains_key(&id));
         let leads = |asked: &Asked| matches!(asked.message, Message::Establish(_));
         if !missing && !self.asked.as_ref().is_some_and(leads) {
             self.asked = self.choose();
@@ -220,13 +226,11 @@ impl Failover {
                 place.is_some_and(|at| config.quorums().establishable(at, reached(config)))
             })
         };
-        let able = self.reports.iter().filter(|(_, report)| report.able);
+        let able = self.reports.iter();
+        let able = able.filter(|(_, report)| report.able || planted!("who_cannot_apply_leads"));
         let leaders = able.filter(|(id, _)| could_lead(**id));
-        let (leader, report) = leaders.max_by_key(|(id, report)| {
-            let wanted = self.wanted == Some(**id);
-            let greatest = report.last == greatest.last;
-            (greatest, wanted, report.last, Reverse(**id))
-        })?;
+        let (leader, report) =
+            leaders.max_by_key(|(id, report)| self.rank(**id, report, greatest.last))?;
         let (term, chosen) = (self.term(), greatest.last);
         let message = if report.last == chosen || planted!("lead_with_a_lesser_log") {
             let led: Vec<Term> = self.reports.values().filter_map(|r| r.led).collect();
@@ -249,5 +253,22 @@ impl Failover {
             member: *leader,
             message,
         })
+    }
+
+    /// Of those that could lead the one that ranks highest does: with the greatest log nothing is
+    /// to be copied, and what is applied is not to be applied first.
+    fn rank(&self, id: MemberId, report: &Report, greatest: Point) -> impl Ord + use<> {
+        let applied = match planted!("what_is_applied_is_not_compared") {
+            true => Lsn::ZERO,
+            false => report.applied,
+        };
+        let wanted = self.wanted == Some(id);
+        (
+            report.last == greatest,
+            wanted,
+            report.last,
+            applied,
+            Reverse(id),
+        )
     }
 }

@@ -42,14 +42,17 @@
 //! ```text
 //! leader's log -> Append -> members' logs, synced -> Ack -> committed by the policy -> visible
 //! topology: term + 1 -> Failover: Fence all -> reports -> Establish -> barrier committed -> serves
+//! planned: Switchover -> HandOver -> admission closed, the log is there -> Ready -> the same
 //! ```
 //!
 //! A shard is a log that several *members* hold. One of them leads in a *term*; an entry is
 //! *committed* once it is on the leader's disk and on those of as many others as the
 //! [policy](policy::DurabilityPolicy) wants. Another leads after a
 //! [`Failover`](failover::Failover): it reaches so many members that the old leader can commit
-//! nothing without one of them, and takes the greatest of their logs.
-//! [`Replica`](replica::Replica) and `Failover` are state machines: the host gives them events,
+//! nothing without one of them, and takes the greatest of their logs. A
+//! [`Switchover`](switchover::Switchover) does so with the leader's consent, and
+//! [`Suspicion`](suspicion::Suspicion) says when it is done without.
+//! [`Replica`](replica::Replica) and the others are state machines: the host gives them events,
 //! time, and a view of its log, and does what they say.
 //!
 //! # What holds everywhere
@@ -62,7 +65,7 @@
 //!
 //! # Where to start reading
 //! `map/mod.rs` (ids, ranges, the map), `vindex/mod.rs` (values to ids), `limits.rs`; then
-//! `policy.rs`, `log.rs`, `message.rs`, `replica/mod.rs`, `failover.rs`.
+//! `policy.rs`, `log.rs`, `message.rs`, `replica/mod.rs`, `failover.rs`, `switchover.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -78,6 +81,7 @@ pub mod message;
 pub mod policy;
 pub mod replica;
 pub mod suspicion;
+pub mod switchover;
 pub mod topology;
 mod vindex;
 

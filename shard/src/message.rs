@@ -5,6 +5,8 @@
 //! coordinator -> member  Fence                                     -> Fenced | Stale
 //! coordinator -> member  Copy: Fetch to who has more -> Suffix     -> Fenced
 //! coordinator -> member  Establish                                 -> Established, by its barrier
+//! coordinator -> leader  HandOver                                  -> Ready | Refused | Stale
+//! coordinator -> leader  Resume, if nothing comes of that
 //! ```
 //!
 //! Messages may be lost, repeated and overtaken: each says all that its receiver needs, and an
@@ -17,6 +19,7 @@ use terrane_wal::lsn::Lsn;
 use crate::log::{Config, Entry, Epochs, Incarnation, Point, Term};
 use crate::policy::MemberId;
 use crate::replica::{Grant, Time};
+use crate::switchover::{Attempt, SwitchError};
 use crate::topology::Run;
 
 /// A message about one shard.
@@ -80,6 +83,25 @@ pub enum Message {
         /// The term.
         term: Term,
     },
+    /// Asks the leader to admit nothing more, and to say when another may take over.
+    HandOver {
+        /// Which attempt; asked again, it is the same.
+        attempt: Attempt,
+        /// Milliseconds after which the leader, if it still leads, admits again.
+        closed_ms: u64,
+    },
+    /// The leader admits nothing. All of its log is committed, and on the disk and in the trees of
+    /// the member that is to take over.
+    Ready(Attempt),
+    /// The leader does not hand over, and admits.
+    Refused {
+        /// Which attempt.
+        attempt: Attempt,
+        /// Why.
+        error: SwitchError,
+    },
+    /// Nothing comes of the attempt: the leader is to admit again.
+    Resume(Attempt),
 }
 
 impl Message {
@@ -91,6 +113,10 @@ impl Message {
             Self::Ack(ack) => ack.term,
             Self::Mismatch(mismatch) => mismatch.term,
             Self::Establish(establish) => establish.term,
+            Self::HandOver { attempt, .. }
+            | Self::Ready(attempt)
+            | Self::Refused { attempt, .. }
+            | Self::Resume(attempt) => attempt.term,
             Self::Stale { term }
             | Self::Fence { term }
             | Self::Fenced { term, .. }
@@ -126,6 +152,10 @@ pub struct Ack {
     pub durable: Lsn,
     /// What the disk has in all, known to be the leader's or not.
     pub held: Lsn,
+    /// All up to here is applied.
+    pub applied: Lsn,
+    /// Whether it could lead: what it applied is right.
+    pub able: bool,
     /// Whose disk it is on.
     pub incarnation: Incarnation,
     /// Starts of this member, and answers since: what is less was overtaken.
@@ -170,9 +200,11 @@ pub struct Report {
     pub last: Point,
     /// All up to here is committed.
     pub commit: Lsn,
+    /// All up to here is applied: the less is left to apply, the sooner it can serve.
+    pub applied: Lsn,
     /// Whose data it is, and which start of it.
     pub run: Run,
-    /// Whether it could lead: its disk works, and what it applied is right.
+    /// Whether it could lead: what it applied is right.
     pub able: bool,
     /// What it has granted.
     pub grant: Grant,

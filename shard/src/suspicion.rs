@@ -1,21 +1,25 @@
 //! Whether a leader is gone. No member decides that alone: one that hears nothing asks the others.
 //!
 //! ```text
-//! heard() by every append; nothing for suspect_ms -> asks(): Ask to the voters
-//!   -> word(): an Opinion, unheard as long there too -> verdict() -> a failover may begin
+//! heard() by every append; nothing for suspect_ms -> asks(): Ask to the members
+//!   -> word(): an Opinion, unheard as long there too -> enough for a failover -> verdict()
 //! the leader says that its disk stalls, or it was started again (I10) -> certain() -> verdict()
+//! fenced() by every promise of a term: a failover is under way, and is given time
 //! ```
 //!
 //! A wrong suspicion costs a failover and never an entry: terms do the fencing. So this is about
-//! calm. A member whose own link is broken finds nobody who agrees, and a shard that has just
-//! changed its leader does not change it again for [`Patience::flap_ms`], unless an operator says
-//! so.
+//! calm. A failover is begun by so many members that agree as can end it among themselves
+//! ([`Quorums::can_fail_over`](crate::policy::Quorums::can_fail_over)): a member whose own link is
+//! broken, or two that a change left out and that did not hear of it, end no leader that works. And
+//! a shard that has just changed its leader does not change it again for [`Patience::flap_ms`],
+//! unless an operator says so.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use crate::log::Term;
-use crate::policy::MemberId;
+use crate::log::{Config, Term};
+use crate::policy::{MemberId, MemberSet};
 use crate::replica::Time;
 
 /// How long is waited.
@@ -25,14 +29,17 @@ pub struct Patience {
     pub suspect_ms: u64,
     /// Milliseconds after a change of leader in which no other is begun.
     pub flap_ms: u64,
+    /// Milliseconds that a failover is given, whoever began it, before another is begun.
+    pub failover_ms: u64,
 }
 
 impl Default for Patience {
-    /// 1.5 s, six heartbeats; and one minute.
+    /// 1.5 s, six heartbeats; one minute; and 5 s, in which a failover ends if it can.
     fn default() -> Self {
         Self {
             suspect_ms: 1_500,
             flap_ms: 60_000,
+            failover_ms: 5_000,
         }
     }
 }
@@ -60,12 +67,12 @@ pub enum Word {
 /// Why a leader counts as gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// This member and another one have not heard it for so long.
+    /// This member and enough others have not heard it for so long.
     Unheard {
         /// Milliseconds here.
         here_ms: u64,
-        /// The other.
-        other: MemberId,
+        /// How many others.
+        others: usize,
     },
     /// It says that its disk does not answer.
     Stalled,
@@ -76,12 +83,10 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unheard { here_ms, other } => {
-                write!(
-                    f,
-                    "not heard for {here_ms} ms here, and no sooner at {other}"
-                )
-            }
+            Self::Unheard { here_ms, others } => write!(
+                f,
+                "not heard for {here_ms} ms here, nor lately by {others} more"
+            ),
             Self::Stalled => write!(f, "its disk does not answer"),
             Self::Restarted => write!(f, "it was started again"),
         }
@@ -92,15 +97,17 @@ impl fmt::Display for Reason {
 #[derive(Debug, Clone)]
 pub struct Suspicion {
     me: MemberId,
-    voters: Vec<MemberId>,
+    config: Arc<Config>,
     patience: Patience,
     term: Term,
     leader: Option<MemberId>,
     /// Since when it leads, as far as was heard.
     since: Time,
     heard: Time,
+    /// When a term above the leader's was promised last.
+    fenced: Option<Time>,
     asked: Option<Time>,
-    /// Those who have not heard it as long, and when they said so.
+    /// Members who have not heard it as long, and when they said so.
     agree: BTreeMap<MemberId, Time>,
     /// Known without asking anybody.
     certain: Option<Reason>,
@@ -109,38 +116,48 @@ pub struct Suspicion {
 impl Suspicion {
     /// Of a member that knows no leader yet. Without one nothing is suspected.
     #[must_use]
-    pub fn new(me: MemberId, voters: Vec<MemberId>, patience: Patience, now: Time) -> Self {
+    pub fn new(me: MemberId, config: Arc<Config>, patience: Patience, now: Time) -> Self {
         Self {
             me,
-            voters,
+            config,
             patience,
             term: Term(0),
             leader: None,
             since: now,
             heard: now,
+            fenced: None,
             asked: None,
             agree: BTreeMap::new(),
             certain: None,
         }
     }
 
-    /// Who may have an opinion, after a change of members.
-    pub fn set_voters(&mut self, voters: Vec<MemberId>) {
-        self.voters = voters;
+    /// The members changed, or the policy: the newest configuration of this member's log counts.
+    pub fn set_config(&mut self, config: Arc<Config>) {
+        self.config = config;
     }
 
-    /// The leader of a term was heard, or read in the topology. One of a lower term is not.
+    /// The leader of a term was heard, or read in the topology. One of a lower term is not. A
+    /// leader hears itself, at every heartbeat that it sends: once it leads no more it is as silent
+    /// as any other, and nobody knows that better.
     pub fn heard(&mut self, term: Term, leader: MemberId, now: Time) {
         if term < self.term {
             return;
         }
         if term > self.term {
             (self.term, self.leader, self.since) = (term, Some(leader), now);
-            self.certain = None;
+            (self.certain, self.fenced) = (None, None);
         }
         self.heard = now;
         self.asked = None;
         self.agree.clear();
+    }
+
+    /// This member promised a term: somebody has begun a failover. Two at once end each other.
+    pub fn fenced(&mut self, term: Term, now: Time) {
+        if term > self.term {
+            self.fenced = Some(now);
+        }
     }
 
     /// The leader of a term says that its disk stalls, or was found to have been started again.
@@ -154,13 +171,18 @@ impl Suspicion {
     pub fn word(&mut self, from: MemberId, word: Word, now: Time) -> Option<Word> {
         match word {
             Word::Ask { term } => {
-                // Of another term this member knows nothing that helps.
+                // Of a lower term this member knows nothing that helps. Of a higher one it knows
+                // that it heard nothing since it last heard a leader, or was started.
                 let unheard_ms = self.heard.until(now);
-                (term == self.term).then_some(Word::Opinion { term, unheard_ms })
+                let silent = match planted!("no_opinion_of_a_term_not_heard_of") {
+                    true => term != self.term,
+                    false => term < self.term,
+                };
+                (!silent).then_some(Word::Opinion { term, unheard_ms })
             }
             Word::Opinion { term, unheard_ms } => {
-                let voter = self.voters.contains(&from) && from != self.me;
-                let counts = term == self.term && Some(from) != self.leader && voter;
+                let member = self.config.quorums().place(from).is_some() && from != self.me;
+                let counts = term == self.term && member;
                 if counts && unheard_ms >= self.patience.suspect_ms {
                     self.agree.insert(from, now);
                 } else if counts {
@@ -173,17 +195,17 @@ impl Suspicion {
 
     /// The question that is to be asked now, and of whom.
     pub fn asks(&mut self, now: Time) -> Vec<(MemberId, Word)> {
-        let leader = self.leader.filter(|leader| *leader != self.me);
         let suspect = self.heard.until(now) >= self.patience.suspect_ms;
         let due = self
             .asked
             .is_none_or(|asked| asked.until(now) >= OPINION_MS);
-        if leader.is_none() || !suspect || !due {
+        if self.leader.is_none() || !suspect || !due {
             return Vec::new();
         }
         self.asked = Some(now);
-        let others = self.voters.iter().copied();
-        let others = others.filter(|id| *id != self.me && Some(*id) != leader);
+        let members = self.config.quorums().members().iter();
+        let others = members.map(|member| member.id);
+        let others = others.filter(|id| *id != self.me);
         let term = self.term;
         others.map(|id| (id, Word::Ask { term })).collect()
     }
@@ -195,15 +217,18 @@ impl Suspicion {
         if calm && !planted!("no_calm_after_a_failover") {
             return None;
         }
+        let patience = self.patience.failover_ms;
+        let under_way = self.fenced.is_some_and(|at| at.until(now) < patience);
+        if under_way && !planted!("failovers_end_each_other") {
+            return None;
+        }
         self.gone(now).map(|reason| (self.term, reason))
     }
 
     /// The same for an operator, who does not wait for calm.
     #[must_use]
     pub fn gone(&self, now: Time) -> Option<Reason> {
-        if self.leader.is_none_or(|leader| leader == self.me) {
-            return None;
-        }
+        self.leader?;
         if self.certain.is_some() {
             return self.certain;
         }
@@ -211,17 +236,19 @@ impl Suspicion {
         if here_ms < self.patience.suspect_ms {
             return None;
         }
-        if planted!("one_opinion_suffices") {
-            return Some(Reason::Unheard {
-                here_ms,
-                other: self.me,
-            });
-        }
-        let fresh = |at: &Time| at.until(now) < OPINION_MS;
-        let other = self.agree.iter().find(|(_, at)| fresh(at));
-        other.map(|(other, _)| Reason::Unheard {
+        let quorums = self.config.quorums();
+        let fresh = self.agree.iter();
+        let fresh = fresh.filter(|(_, at)| at.until(now) < OPINION_MS);
+        let others = fresh.filter_map(|(id, _)| quorums.place(*id));
+        let others: MemberSet = others.collect();
+        let mut agreed = others;
+        agreed.insert(quorums.place(self.me)?);
+        let enough = quorums.can_fail_over(agreed)
+            || planted!("one_opinion_suffices")
+            || !others.is_empty() && planted!("two_are_always_enough");
+        enough.then_some(Reason::Unheard {
             here_ms,
-            other: *other,
+            others: others.len(),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! a member starts   boot + 1 on its disk -> ShardRecord::begin -> Topology::swap -> it takes part
 //! a failover        ShardRecord::next_term -> swap -> Failover -> ShardRecord::publish -> swap
+//! a switchover      Switchover -> ShardRecord::next_term_behind the leader's -> the same
 //! ```
 //!
 //! Invariants:
@@ -105,6 +106,12 @@ impl ShardRecord {
     pub fn next_term(&mut self, above: Term) -> Term {
         self.term = Term(self.term.max(above).0.saturating_add(1));
         self.term
+    }
+
+    /// Gives out the next term, unless one was given out since this one.
+    pub fn next_term_behind(&mut self, term: Term) -> Option<Term> {
+        (self.term == term || planted!("a_switchover_ends_a_failover"))
+            .then(|| self.next_term(term))
     }
 
     /// Enters the leader of a term, unless a higher one was given out since.

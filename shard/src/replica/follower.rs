@@ -174,12 +174,23 @@ impl Replica {
             term: following.term,
             durable,
             held: self.durable,
+            applied: self.applied,
+            able: self.able,
             incarnation: self.incarnation,
             count: (self.boot, self.answers),
             echo,
         };
         self.granted.renew(following.term, now);
         out.push(send(following.leader, Message::Ack(ack)));
+    }
+
+    /// The trees are as far as that. A leader that hands over waits for the last of it, so it is
+    /// told at once when nothing is left.
+    pub(super) fn has_applied(&mut self, now: Time, lsn: Lsn, out: &mut Vec<Effect>) {
+        self.applied = lsn;
+        if lsn == self.durable && !planted!("applied_waits_for_a_heartbeat") {
+            self.acknowledge(now, out);
+        }
     }
 
     /// Asks for what the greatest log has more.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
 
+use super::handover::Handing;
 use super::{APPEND_BYTES, Effect, IN_FLIGHT_BYTES, Replica, Role, Time, send};
 use crate::log::{Config, Head, Incarnation, Kind, Log, Point, Term};
 use crate::message::{Ack, Append, Establish, Message, Mismatch};
@@ -26,6 +27,8 @@ pub(super) struct Leading {
     pub(super) serving: Option<Time>,
     /// A change was given to the host and is not in the log yet.
     changing: bool,
+    /// The newest attempt to hand over.
+    pub(super) handing: Option<Handing>,
     pub(super) peers: BTreeMap<MemberId, Peer>,
 }
 
@@ -33,8 +36,11 @@ pub(super) struct Leading {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Peer {
     /// Whose acknowledgements these are.
-    incarnation: Incarnation,
-    acked: Lsn,
+    pub(super) incarnation: Incarnation,
+    pub(super) acked: Lsn,
+    pub(super) applied: Lsn,
+    /// Whether it can apply what is committed.
+    pub(super) able: bool,
     /// The number of the newest acknowledgement: older ones were overtaken.
     count: (u64, u64),
     /// Both logs are equal up to here, as far as is known.
@@ -44,7 +50,7 @@ pub(super) struct Peer {
     /// What `common` was at the last heartbeat.
     beat: Lsn,
     /// It had more on its disk before: an image of an earlier state was put back (I13).
-    forgot: bool,
+    pub(super) forgot: bool,
     /// The newest time of this leader's clock that it has sent back.
     pub(super) echo: Option<Time>,
 }
@@ -55,6 +61,7 @@ impl Peer {
         if self.incarnation != incarnation {
             self.incarnation = incarnation;
             (self.acked, self.count, self.echo) = (Lsn::ZERO, (0, 0), None);
+            self.applied = Lsn::ZERO;
             self.forgot = false;
         }
     }
@@ -66,7 +73,8 @@ impl Peer {
 pub enum ChangeError {
     /// The member does not lead.
     NotLeading,
-    /// The barrier or another change is not committed yet: try again.
+    /// The barrier or another change is not committed yet, or another member is about to lead: try
+    /// again.
     Pending,
     /// The leader would no longer be a member that may lead: hand over first.
     LeaderLeaves {
@@ -150,6 +158,10 @@ impl Replica {
         if !promised || !right || self.follows().is_some() {
             return;
         }
+        // It was able when it promised; the coordinator gives up after a while.
+        if !self.able && !planted!("who_cannot_apply_leads") {
+            return;
+        }
         // Also what decides which configurations are active.
         self.commit_to(asked.commit.min(last.lsn), out);
         self.copying = None;
@@ -161,6 +173,7 @@ impl Replica {
             serve_from: now.after(asked.wait_ms),
             serving: None,
             changing: false,
+            handing: None,
             peers: BTreeMap::new(),
         });
         out.push(Effect::WriteBarrier(term));
@@ -245,7 +258,13 @@ impl Replica {
         }
     }
 
-    fn send_to(&mut self, log: &impl Log, now: Time, to: MemberId, out: &mut Vec<Effect>) {
+    pub(super) fn send_to(
+        &mut self,
+        log: &impl Log,
+        now: Time,
+        to: MemberId,
+        out: &mut Vec<Effect>,
+    ) {
         let commit = self.commit;
         let Role::Leading(leading) = &mut self.role else {
             return;
@@ -257,6 +276,8 @@ impl Replica {
         let peer = leading.peers.entry(to).or_insert(Peer {
             incarnation: Incarnation::default(),
             acked: Lsn::ZERO,
+            applied: Lsn::ZERO,
+            able: true,
             count: (0, 0),
             common: from,
             sent: from,
@@ -304,6 +325,7 @@ impl Replica {
         }
         peer.count = ack.count;
         peer.echo = peer.echo.max(Some(ack.echo));
+        (peer.applied, peer.able) = (ack.applied, ack.able);
         // What was acknowledged in a term is not cut off in it.
         peer.forgot |= ack.held < peer.acked;
         peer.acked = peer.acked.max(ack.durable);
@@ -413,7 +435,7 @@ impl Replica {
         let Role::Leading(leading) = &self.role else {
             return Err(ChangeError::NotLeading);
         };
-        if leading.serving.is_none() || leading.changing || self.configs.active().count() > 1 {
+        if self.is_changing() {
             return Err(ChangeError::Pending);
         }
         let place = config.trusted(self.me, self.incarnation);
@@ -444,6 +466,19 @@ impl Replica {
         Ok(Effect::WriteConfig(Arc::new(config)))
     }
 
+    /// Whether the leadership is just beginning or about to end, or a change is under way.
+    pub(super) fn is_changing(&self) -> bool {
+        let Role::Leading(leading) = &self.role else {
+            return false;
+        };
+        let handing = leading.handing.is_some_and(|handing| handing.is_closed());
+        let handing = handing && !planted!("members_change_while_handing_over");
+        leading.serving.is_none()
+            || leading.changing
+            || handing
+            || self.configs.active().count() > 1
+    }
+
     fn will_change(&mut self) {
         if let Role::Leading(leading) = &mut self.role {
             leading.changing = true;
@@ -456,7 +491,7 @@ impl Replica {
         let Role::Leading(leading) = &self.role else {
             return;
         };
-        if leading.serving.is_none() || leading.changing || self.configs.active().count() > 1 {
+        if self.is_changing() {
             return;
         }
         let config = self.configs.newest();

@@ -8,6 +8,8 @@
 //!    | +------ a higher term anywhere -------------+   (the tail stays, the host reopens)
 //!    v
 //!   Following: Append -> log -> synced -> Ack
+//!
+//! Leading, asked to hand over: admission closed -> the target has all -> Ready -> fenced as above
 //! ```
 //!
 //! The rules are those of `policy.rs` for who must hold what, and of Raft for the order: promises
@@ -30,6 +32,7 @@
 //!   another entry at its place means that two histories exist, and the member is put aside.
 
 mod follower;
+mod handover;
 mod leader;
 mod lease;
 
@@ -95,6 +98,17 @@ pub enum Event {
         /// What it means.
         kind: Kind,
     },
+    /// All that was admitted before [`Effect::CloseAdmission`] is in the log. Not said once
+    /// admission was opened again, or the member was demoted.
+    Drained,
+    /// All up to here is applied; less than before if the trees were made again.
+    Applied {
+        /// The end of the last such entry.
+        lsn: Lsn,
+    },
+    /// What is committed cannot be applied: until it is started again this member acknowledges but
+    /// does not lead.
+    ApplyFailed,
     /// Time for a heartbeat.
     Tick,
 }
@@ -122,10 +136,16 @@ pub enum Effect {
     WriteBarrier(Term),
     /// Appends a configuration; answered by [`Event::Appended`].
     WriteConfig(Arc<Config>),
-    /// The barrier is committed: the member serves.
+    /// The barrier is committed: the member serves, and admits writes.
     Serve(Term),
-    /// The member leads no more: waiting commits end with an unknown outcome, and its trees are
-    /// made again from its newest image and the log up to the commit position.
+    /// Admits no more writes: new calls wait. Once those that were admitted are in the log, says
+    /// [`Event::Drained`].
+    CloseAdmission,
+    /// Admits writes again, first those that wait.
+    OpenAdmission,
+    /// The member leads no more: waiting commits end with an unknown outcome, calls that were not
+    /// admitted go to the next leader, and its trees are made again from its newest image and the
+    /// log up to the commit position.
     Demote,
     /// A message was left aside, for no member that works sends such a one: to be logged.
     Refuse {
@@ -226,6 +246,9 @@ pub struct Replica {
     led: Option<Term>,
     commit: Lsn,
     durable: Lsn,
+    applied: Lsn,
+    /// Whether what is committed can be applied.
+    able: bool,
     configs: Configs,
     granted: Granted,
     role: Role,
@@ -255,6 +278,8 @@ impl Replica {
             led: None,
             commit: saved.commit.min(log.epochs().last().lsn),
             durable: log.epochs().last().lsn,
+            applied: Lsn::ZERO,
+            able: true,
             configs,
             granted: Granted::at_start(now),
             role: Role::Idle,
@@ -319,11 +344,15 @@ impl Replica {
                 self.copy(log, now, out);
             }
             Event::Appended { head, kind } => self.appended(log, now, head, kind, out),
+            Event::Drained => self.drained(),
+            Event::Applied { lsn } => self.has_applied(now, lsn, out),
+            Event::ApplyFailed => self.able = planted!("an_apply_error_is_not_told"),
             Event::Tick => {
                 self.advance(now, out);
                 self.beat(log, now, out);
             }
         }
+        self.hand_on(log, now, out);
     }
 
     fn receive(
@@ -387,6 +416,10 @@ impl Replica {
                 self.go_back(log, now, from, &mismatch, out);
             }
             Message::Stale { term } => self.step_down(term, out),
+            Message::HandOver { attempt, closed_ms } => {
+                self.hand_over(log, now, from, attempt, closed_ms, out);
+            }
+            Message::Resume(attempt) => self.resume(from, attempt, out),
             // Those of another term, and what coordinators are told.
             Message::Ack(_)
             | Message::Mismatch(_)
@@ -394,7 +427,9 @@ impl Replica {
             | Message::Fetch { .. }
             | Message::Suffix { .. }
             | Message::Fenced { .. }
-            | Message::Established { .. } => {}
+            | Message::Established { .. }
+            | Message::Ready(_)
+            | Message::Refused { .. } => {}
         }
     }
 
@@ -449,8 +484,9 @@ impl Replica {
             let report = Report {
                 last: log.epochs().last(),
                 commit: self.commit,
+                applied: self.applied,
                 run: self.run(),
-                able: true,
+                able: self.able,
                 grant: self.granted.report(now),
                 led: self.led,
                 configs: self.configs.to_vec(),
@@ -512,6 +548,8 @@ impl Replica {
         {
             self.led = Some(leading.term);
             self.role = Role::Idle;
+            // Its trees are made again: the host says how far they are.
+            self.applied = Lsn::ZERO;
             out.push(Effect::Demote);
         }
     }

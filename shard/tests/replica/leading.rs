@@ -13,15 +13,16 @@ use terrane_wal::lsn::Lsn;
 
 use crate::entries::Entries;
 
-struct Leader {
-    replica: Replica,
+/// One leader by itself.
+pub(crate) struct Leader {
+    pub(crate) replica: Replica,
     log: Entries,
-    now: u64,
+    pub(crate) now: u64,
 }
 
 impl Leader {
     /// Member 0 of three leads term 2 by the word of the others; its barrier ends at 3.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
         let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
         let config = Config::new(quorums, vec![Incarnation(7); 3]).unwrap();
@@ -59,7 +60,7 @@ impl Leader {
         leader
     }
 
-    fn step(&mut self, event: Event) -> Vec<Effect> {
+    pub(crate) fn step(&mut self, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
         self.now += 1;
         self.replica
@@ -74,7 +75,7 @@ impl Leader {
         out
     }
 
-    fn write(&mut self, kind: Kind, len: u64) -> Vec<Effect> {
+    pub(crate) fn write(&mut self, kind: Kind, len: u64) -> Vec<Effect> {
         let start = self.log.epochs().last().lsn;
         let head = Head {
             term: Term(2),
@@ -90,21 +91,34 @@ impl Leader {
         self.step(Event::Appended { head, kind })
     }
 
-    fn says(&mut self, from: u32, message: Message) -> Vec<Effect> {
+    pub(crate) fn says(&mut self, from: u32, message: Message) -> Vec<Effect> {
         let from = MemberId(from);
         self.step(Event::Receive { from, message })
     }
 
-    fn acks(&mut self, from: u32, durable: u64, incarnation: u64, count: u64) -> Vec<Effect> {
-        let ack = Ack {
+    pub(crate) fn acks(
+        &mut self,
+        from: u32,
+        durable: u64,
+        incarnation: u64,
+        count: u64,
+    ) -> Vec<Effect> {
+        let ack = self.ack(durable, incarnation, count);
+        self.says(from, Message::Ack(ack))
+    }
+
+    /// An answer to what was sent just now; all that is on the disk is applied.
+    pub(crate) fn ack(&self, durable: u64, incarnation: u64, count: u64) -> Ack {
+        Ack {
             term: Term(2),
             durable: Lsn(durable),
             held: Lsn(durable),
+            applied: Lsn(durable),
+            able: true,
             incarnation: Incarnation(incarnation),
             count: (1, count),
             echo: Time(self.now),
-        };
-        self.says(from, Message::Ack(ack))
+        }
     }
 }
 

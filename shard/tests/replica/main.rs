@@ -7,13 +7,23 @@
 mod chance;
 mod entries;
 mod faults;
+mod handing;
 mod leading;
 mod schedules;
+mod switching;
 mod world;
 
 use terrane_shard::policy::{DurabilityPolicy, SemiSync};
 
+use terrane_shard::suspicion::Patience;
 use world::World;
+
+/// Shorter than what is usual, for a run is.
+const PATIENCE: Patience = Patience {
+    suspect_ms: 1_500,
+    flap_ms: 3_000,
+    failover_ms: 5_000,
+};
 
 /// The shards that are tried: a policy, the zones of the members, those of hosts that may join.
 fn shape(seed: u64) -> (Box<dyn DurabilityPolicy>, &'static str, &'static str) {
@@ -33,8 +43,10 @@ fn shape(seed: u64) -> (Box<dyn DurabilityPolicy>, &'static str, &'static str) {
 fn run(seed: u64, steps: usize) -> world::Done {
     let (policy, zones, spare) = shape(seed);
     let mut world = World::new(seed, policy, zones, spare);
+    world.let_members_decide(PATIENCE);
     world.faults(steps);
     world.heal();
+    world.live();
     world.done()
 }
 
@@ -60,6 +72,15 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
         all.copied += done.copied;
         all.put_back += done.put_back;
         all.cut += done.cut;
+        all.suspected += done.suspected;
+        all.switching += done.switching;
+        all.ready += done.ready;
+        all.switched += done.switched;
+        all.reopened += done.reopened;
+        all.apply_errors += done.apply_errors;
+        all.replaced += done.replaced;
+        all.rounds = all.rounds.max(done.rounds);
+        all.slowest = all.slowest.max(done.slowest);
     }
     println!("replica seeds: {:?}: {all:?}", seeds());
     // The schedules reach what they are for.
@@ -70,6 +91,9 @@ fn what_was_committed_stays_and_a_healed_shard_goes_on() {
         assert!(all.changed > seeds / 4 && all.copied > seeds / 50);
         assert!(all.put_back > seeds / 20);
         assert!(all.reads > 50 * seeds && all.asked > 2 * seeds);
+        assert!(all.suspected > seeds && all.replaced > seeds / 2);
+        assert!(all.ready > seeds / 2 && all.switched > seeds / 2);
+        assert!(all.reopened > seeds / 50 && all.apply_errors > seeds / 2);
     }
 }
 
