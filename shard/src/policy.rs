@@ -356,8 +356,8 @@ impl Quorums {
             .iter()
             .enumerate()
             .filter(|(_, lead)| lead.may);
-        let best =
-            leaders.max_by_key(|(_, lead)| lead.ackers.len() as isize - lead.needed as isize);
+        let missing = |lead: &Lead| lead.needed.saturating_sub(lead.ackers.len());
+        let best = leaders.min_by_key(|(_, lead)| missing(lead));
         match best {
             None => Err(PolicyError::NobodyLeads {
                 policy: quorums.policy,

@@ -110,11 +110,16 @@ fn a_policy_that_cannot_work_is_refused() {
     };
     assert_eq!(
         error(&SemiSync::new(2), &members("a b")),
-        "policy semi_sync(2): expected 2 members that may acknowledge for member 1, found 1"
+        "policy semi_sync(2): expected 2 members that may acknowledge for member 0, found 1"
     );
     assert_eq!(
         error(&SemiSync::cross_zone(1), &members("a a a")),
-        "policy cross_zone(1): expected 1 members that may acknowledge for member 2, found 0"
+        "policy cross_zone(1): expected 1 members that may acknowledge for member 0, found 0"
+    );
+    assert_eq!(
+        error(&SemiSync::new(usize::MAX), &members("a b")),
+        "policy semi_sync(18446744073709551615): expected 18446744073709551615 members that may \
+         acknowledge for member 0, found 1"
     );
     assert_eq!(
         error(&NoAcks, &[Member::reader(4, "a")]),

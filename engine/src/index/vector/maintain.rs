@@ -166,7 +166,12 @@ impl Upkeep {
         };
         match calibration.step(&hosted.index, host)? {
             CalibrationStep::Working => return Ok(true),
-            CalibrationStep::Nothing => (self.calibration, self.fruitless) = (None, true),
+            CalibrationStep::Nothing => {
+                (self.calibration, self.fruitless) = (None, true);
+                if let Some(tuning) = &mut *hosted.tuning.lock() {
+                    tuning.stand_for(hosted.row_count(host.core)?);
+                }
+            }
             CalibrationStep::Done(tuning) => {
                 (self.calibration, self.fruitless) = (None, false);
                 let record = Write::put(Key::Tuning, tuning.encode());
