@@ -76,6 +76,8 @@ mod query;
 #[cfg(not(loom))]
 mod recovery;
 #[cfg(not(loom))]
+mod replica;
+#[cfg(not(loom))]
 mod runtime;
 #[cfg(not(loom))]
 mod table;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use terrane_wal::lsn::Lsn;
 
-use crate::log::{Config, Point, Term};
+use crate::log::{Config, Incarnation, Point, Term};
 use crate::message::{Establish, Message, Report};
 use crate::policy::{MemberId, MemberSet};
 use crate::replica::wait_ms;
@@ -186,6 +186,12 @@ impl Failover {
         }
     }
 
+    /// Who has promised the term, with the data that it has.
+    fn promised(&self) -> impl Iterator<Item = (MemberId, Incarnation)> {
+        let reports = self.reports.iter();
+        reports.map(|(id, report)| (*id, report.run.incarnation))
+    }
+
     /// Who is to lead with which log, or to copy what it lacks of that before; `None` while too few
     /// have answered (I6).
     fn choose(&self) -> Option<Asked> {
@@ -213,7 +219,7 @@ impl Failover {
                 let ids = self.reports.keys();
                 return ids.filter_map(|id| config.quorums().place(*id)).collect();
             }
-            config.trusted_of(self.reports.iter().map(|(id, r)| (*id, r.run.incarnation)))
+            config.trusted_of(self.promised())
         };
         let revoked = |config: &&Config| config.quorums().revoked(reached(config));
         if !configs.iter().all(revoked) && !planted!("establish_without_revoking") {
@@ -240,6 +246,7 @@ impl Failover {
                 commit,
                 run: report.run,
                 wait_ms: wait_ms(self.reports.values().map(|r| &r.grant), &led),
+                reached: self.promised().collect(),
             })
         } else {
             Message::Copy {

@@ -28,7 +28,7 @@ pub struct Entry {
     /// What it means here.
     pub kind: Kind,
     /// Its records and trailer as they stand in every log.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Arc<Vec<u8>>,
 }
 
 /// A member's data: made anew whenever a disk is formatted, so that a member that lost its data is

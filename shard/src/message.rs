@@ -12,6 +12,7 @@
 //! Messages may be lost, repeated and overtaken: each says all that its receiver needs, and an
 //! answer is cumulative.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
@@ -191,6 +192,8 @@ pub struct Establish {
     pub run: Run,
     /// Milliseconds before it may serve: leases of others are not over.
     pub wait_ms: u64,
+    /// Who has promised the term, each with the data that it has (I6): for the barrier.
+    pub reached: BTreeMap<MemberId, Incarnation>,
 }
 
 /// What a member that promised says of itself.

@@ -134,6 +134,10 @@ impl Log {
         if let Some(kept) = self.board.recent(from, bytes) {
             return Ok(kept.into_iter().map(copy).collect());
         }
+        // Nothing is filled behind what memory ends with.
+        if from == self.positions().filled.0 {
+            return Ok(Vec::new());
+        }
         let mut reader = Reader::new(Arc::clone(self), from)?;
         let (mut copies, mut room) = (Vec::new(), bytes);
         while room > 0

@@ -8,6 +8,7 @@ use terrane_wal::lsn::Lsn;
 
 use super::handover::Handing;
 use super::{APPEND_BYTES, Effect, IN_FLIGHT_BYTES, Replica, Role, Time, send};
+use crate::codec::Barrier;
 use crate::log::{Config, Head, Incarnation, Kind, Log, Point, Term};
 use crate::message::{Ack, Append, Establish, Message, Mismatch};
 use crate::policy::{MemberId, Role as PolicyRole};
@@ -176,7 +177,12 @@ impl Replica {
             handing: None,
             peers: BTreeMap::new(),
         });
-        out.push(Effect::WriteBarrier(term));
+        let barrier = Barrier {
+            chosen: asked.chosen,
+            reached: asked.reached.clone(),
+            policy: self.configs.newest().quorums().policy().to_owned(),
+        };
+        out.push(Effect::WriteBarrier { term, barrier });
     }
 
     pub(super) fn appended(

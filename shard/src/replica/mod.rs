@@ -41,6 +41,7 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::Lsn;
 
+use crate::codec::Barrier;
 use crate::log::{Config, Configs, Entry, Head, Incarnation, Kind, Log, Point, Term, malformed};
 use crate::message::{Message, Report};
 use crate::policy::MemberId;
@@ -132,8 +133,13 @@ pub enum Effect {
     },
     /// All up to here is committed: it may be applied, shown and acknowledged to callers.
     Commit(Lsn),
-    /// Appends the barrier of this term; answered by [`Event::Appended`].
-    WriteBarrier(Term),
+    /// Appends the barrier of a term; answered by [`Event::Appended`].
+    WriteBarrier {
+        /// The term.
+        term: Term,
+        /// By what right it begins.
+        barrier: Barrier,
+    },
     /// Appends a configuration; answered by [`Event::Appended`].
     WriteConfig(Arc<Config>),
     /// The barrier is committed: the member serves, and admits writes.

@@ -19,7 +19,7 @@ fn entry(term: u64, start: u64, end: u64, crc: u32) -> Entry {
             crc,
         },
         kind: Kind::Data,
-        bytes: Arc::new([]),
+        bytes: Arc::default(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One leader by itself, told what the others say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use terrane_shard::log::{
@@ -51,6 +52,7 @@ impl Leader {
                 boot: 1,
             },
             wait_ms: 0,
+            reached: BTreeMap::new(),
         };
         leader.says(1, Message::Establish(establish));
         leader.step(Event::Synced { lsn: Lsn(3) });
@@ -67,7 +69,7 @@ impl Leader {
             .step(&self.log, Time(self.now), event, &mut out);
         for at in 0..out.len() {
             match out[at].clone() {
-                Effect::WriteBarrier(_) => out.extend(self.write(Kind::Barrier, 3)),
+                Effect::WriteBarrier { .. } => out.extend(self.write(Kind::Barrier, 3)),
                 Effect::WriteConfig(config) => out.extend(self.write(Kind::Config(config), 3)),
                 _ => {}
             }
@@ -86,7 +88,7 @@ impl Leader {
         self.log.push(Entry {
             head,
             kind: kind.clone(),
-            bytes: Arc::new([]),
+            bytes: Arc::default(),
         });
         self.step(Event::Appended { head, kind })
     }

@@ -301,7 +301,7 @@ impl World {
                 self.send(from, to, Said::Message(message));
             }
             Effect::Commit(lsn) => self.committed(at, lsn),
-            Effect::WriteBarrier(term) => {
+            Effect::WriteBarrier { term, .. } => {
                 assert!(host.able, "seed {seed}: {from} leads and cannot apply");
                 self.write(at, term, Kind::Barrier);
             }
@@ -358,7 +358,7 @@ impl World {
         host.log.push(Entry {
             head,
             kind: kind.clone(),
-            bytes: bytes.into(),
+            bytes: Arc::new(bytes.to_vec()),
         });
         self.event(at, Event::Appended { head, kind });
     }
