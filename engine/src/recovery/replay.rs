@@ -176,6 +176,10 @@ impl<'a> Replay<'a> {
             Some(Body::Abort { txn }) => {
                 self.runs.remove(&txn);
             }
+            // I14: no run crosses a term.
+            Some(Body::Barrier { .. }) if !terrane_wal::planted!("runs_cross_a_term") => {
+                self.runs.clear();
+            }
             // A VOID ends its own run, which was taken out above.
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! Power cuts and reopens on the simulated disk: what was acknowledged is there, whole.
 
 use terrane_wal::env::SimEnv;
-use terrane_wal::lsn::{Lsn, TxnId};
+use terrane_wal::lsn::{Lsn, Term, TxnId};
 use terrane_wal::{Body, EntryBuilder, ReplayEntry, Sequenced};
 
 use super::{Applied, Rows, after_power_cut, log_entry, sim_builder, sim_open};
@@ -170,6 +170,36 @@ fn chunk_runs() {
         drop(db);
         now = SimEnv::with_disk(441 + life, cut);
     }
+}
+
+// I14. A run that was open when a term began has ended with it: the open after it adds no ABORT.
+#[test]
+fn a_barrier_ends_the_runs_before_it() {
+    let sim = SimEnv::new(45);
+    let db = sim_open(&sim);
+    let rows = Rows::open(&db, "t");
+    log_entry(
+        &db,
+        rows_of(&rows, None, &[("k", "open")]).chunk(),
+        Applied::Now,
+    );
+    let barrier = EntryBuilder::new().barrier(Term(2), b"");
+    log_entry(&db, barrier, Applied::Now);
+    log_entry(
+        &db,
+        rows_of(&rows, None, &[("a", "1")]).commit(b""),
+        Applied::Now,
+    );
+    let log = db.core().log().unwrap();
+    log.flush().unwrap();
+    let end = log.positions().durable.0;
+    let again = SimEnv::with_disk(450, sim.disk().crash(450));
+    drop(db);
+    let db = sim_open(&again);
+    let log = db.core().log().unwrap();
+    assert!(log.read_from(end).unwrap().next_entry().unwrap().is_none());
+    assert_eq!(log.epochs().last().term, Term(2));
+    assert_eq!(Rows::open(&db, "t").all(&db.snapshot()), "a=1");
 }
 
 // Chunks without a COMMIT have no effect, and the open ends their run in the log, once. Seen
