@@ -182,7 +182,11 @@ pub trait Log {
     /// The terms of its entries.
     fn epochs(&self) -> &Epochs;
 
-    /// The entry that ends here, if one does.
+    /// Where the first entry begins that can still be looked at. What lies before was trimmed, so
+    /// it is committed.
+    fn oldest(&self) -> Lsn;
+
+    /// The entry that ends here, if one does; not asked about what was trimmed.
     fn ending(&self, end: Lsn) -> Option<Head>;
 
     /// Entries from the one that begins here, at least one if there is one, of about so many bytes.

@@ -41,7 +41,7 @@ pub use append::{Admission, Reservation, Sequenced};
 pub use entry::{DecodedEntry, Entry, EntryBuilder, decode_entry};
 pub use error::WalError;
 pub use log::{Consumer, Level, Log, LogOptions, LogRecovery, Positions, ReplayEntry};
-pub use member::Copy;
+pub use member::EntryCopy;
 pub use reader::Reader;
 pub use record::{BlobId, Body, DdlKind, DdlOp, Record, RecordKind};
 pub use stats::LogStats;

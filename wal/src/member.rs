@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::entry::decode_entry;
 use crate::epochs::{Epochs, Head};
 use crate::error::WalError;
-use crate::frame::frame_bytes;
+use crate::frame::{FrameHeader, frame_bytes};
 use crate::group_commit::{Content, Origin};
 use crate::io::{BLOCK, Purpose};
 use crate::log::{Log, ReplayEntry};
@@ -32,7 +32,7 @@ const READ_AHEAD: usize = 256 << 10;
 
 /// An entry as it stands in every log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Copy {
+pub struct EntryCopy {
     /// Where it lies.
     pub head: Head,
     /// Its records and trailer.
@@ -76,19 +76,18 @@ impl Log {
     /// Invalid if it does not begin at the end of the log, Corrupt if its bytes are not those of an
     /// entry of this head, or its timestamp does not rise (I16); and those of `admit`. Nothing
     /// happened then.
-    pub fn append_copy(&self, copy: &Copy) -> Result<(), WalError> {
+    pub fn append_copy(&self, copy: &EntryCopy) -> Result<(), WalError> {
         let head = &copy.head;
         let entry = decode_entry(&copy.bytes)?;
-        let end = self.positions().sequenced;
-        let last = self.board.epochs().last();
-        if head.start != end.0 || head.end != head.start.advance(copy.bytes.len() as u64) {
+        let (last, last_ts) = self.board.last();
+        if head.start != last.lsn || head.end != head.start.advance(copy.bytes.len() as u64) {
             return Err(WalError::Invalid {
                 what: format!(
                     "a copy of {} bytes from {} to {}, the log ends at {}",
                     copy.bytes.len(),
                     head.start,
                     head.end,
-                    end.0
+                    last.lsn
                 ),
             });
         }
@@ -109,8 +108,8 @@ impl Log {
             return wrong(at, format!("entry crc {:08x}", head.crc), found);
         }
         let ts = entry.ts();
-        if ts > Ts::ZERO && ts <= end.1 {
-            return wrong(16, format!("a timestamp above {}", end.1), ts.to_string());
+        if ts > Ts::ZERO && ts <= last_ts {
+            return wrong(16, format!("a timestamp above {last_ts}"), ts.to_string());
         }
         let content = Content {
             bytes: Arc::clone(&copy.bytes),
@@ -128,7 +127,7 @@ impl Log {
     ///
     /// # Errors
     /// `CursorLost` if they were trimmed, Invalid if `from` lies behind the end; Io, Corrupt.
-    pub fn read(self: &Arc<Self>, from: Lsn, bytes: usize) -> Result<Vec<Copy>, WalError> {
+    pub fn read(self: &Arc<Self>, from: Lsn, bytes: usize) -> Result<Vec<EntryCopy>, WalError> {
         let epochs = self.board.epochs();
         let copy = |kept: Kept| head_of(&epochs, kept.begin, kept.bytes);
         if let Some(kept) = self.board.recent(from, bytes) {
@@ -148,6 +147,23 @@ impl Log {
             copies.push(head_of(&epochs, entry.begin, Arc::new(whole.to_vec())));
         }
         Ok(copies)
+    }
+
+    /// Where the first entry begins that is there as a whole: at or behind the oldest position.
+    ///
+    /// # Errors
+    /// Io.
+    pub fn oldest_entry(&self) -> Result<Lsn, WalError> {
+        let segments: Vec<Arc<Segment>> = self.shelf.lock().live.iter().cloned().collect();
+        for segment in &segments {
+            if segment.first_lsn == Lsn::ZERO {
+                return Ok(Lsn::ZERO);
+            }
+            if let Some(end) = self.look(segment, FrameHeader::entry_end)? {
+                return Ok(end);
+            }
+        }
+        Ok(self.oldest())
     }
 
     /// The entry that ends at `end`; `None` if none does, or it was trimmed. From memory, or a look
@@ -218,7 +234,7 @@ impl Log {
     fn look<T>(
         &self,
         segment: &Arc<Segment>,
-        mut ask: impl FnMut(&crate::frame::FrameHeader) -> Option<T>,
+        mut ask: impl FnMut(&FrameHeader) -> Option<T>,
     ) -> Result<Option<T>, WalError> {
         let mut window = FrameWindow::new(Arc::clone(&segment.file), Purpose::Other, READ_AHEAD);
         let mut offset = FIRST_FRAME;
@@ -296,10 +312,10 @@ impl Log {
 }
 
 /// An entry of these bytes that begins at `begin`.
-fn head_of(epochs: &Epochs, begin: Lsn, bytes: Arc<Vec<u8>>) -> Copy {
+fn head_of(epochs: &Epochs, begin: Lsn, bytes: Arc<Vec<u8>>) -> EntryCopy {
     let end = begin.advance(bytes.len() as u64);
     let crc = bytes.last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc));
-    Copy {
+    EntryCopy {
         head: Head {
             term: epochs.term_at(end),
             start: begin,

@@ -3,14 +3,14 @@
 //! The protocol asks for entries and cannot be told of a disk that fails: such a failure is kept,
 //! and ends the member before anything that followed from the answer is done.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use terrane_shard::codec::Barrier;
 use terrane_shard::log::{Config, Configs, Entry, Epochs, Head, Kind, Log, Term};
 use terrane_wal::lsn::Lsn;
-use terrane_wal::{Body, Copy, DecodedEntry, EntryBuilder, Level, WalError, decode_entry};
+use terrane_wal::{Body, DecodedEntry, EntryBuilder, EntryCopy, Level, WalError, decode_entry};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,6 +23,8 @@ pub(super) struct MemberLog {
     wal: Arc<terrane_wal::Log>,
     /// The terms of what the protocol knows of.
     epochs: Epochs,
+    /// The oldest position, and where the first whole entry begins there.
+    oldest: Cell<(Lsn, Lsn)>,
     failed: RefCell<Option<Error>>,
 }
 
@@ -31,6 +33,7 @@ impl MemberLog {
         Self {
             epochs: wal.epochs(),
             wal,
+            oldest: Cell::default(),
             failed: RefCell::new(None),
         }
     }
@@ -53,10 +56,19 @@ impl MemberLog {
         })
     }
 
+    /// Where the first whole entry begins: looked for once for each trim.
+    fn oldest_entry(&self) -> Result<Lsn> {
+        let oldest = self.wal.oldest();
+        if self.oldest.get().0 != oldest {
+            self.oldest.set((oldest, self.wal.oldest_entry()?));
+        }
+        Ok(self.oldest.get().1)
+    }
+
     /// The configurations in it that may count: `first` held before all of the log.
     pub(super) fn configs(&self, first: Arc<Config>, commit: Lsn) -> Result<Configs> {
         let mut configs = Configs::new(first);
-        let mut from = self.wal.oldest();
+        let mut from = self.oldest_entry()?;
         loop {
             let some = self.entries(from, LOOK_BYTES)?;
             let Some(last) = some.last() else {
@@ -81,7 +93,7 @@ impl MemberLog {
     /// Puts a leader's entries behind the log.
     pub(super) fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
         for Entry { head, bytes, .. } in entries {
-            self.wal.append_copy(&Copy { head, bytes })?;
+            self.wal.append_copy(&EntryCopy { head, bytes })?;
             self.epochs.push(&head);
         }
         Ok(())
@@ -142,6 +154,10 @@ impl Log for MemberLog {
         &self.epochs
     }
 
+    fn oldest(&self) -> Lsn {
+        self.or_keep(self.oldest_entry())
+    }
+
     fn ending(&self, end: Lsn) -> Option<Head> {
         self.or_keep(self.wal.ending(end).map_err(Error::from))
     }
@@ -171,7 +187,7 @@ fn kind_of(entry: &DecodedEntry<'_>) -> Result<Kind> {
     }
 }
 
-fn entry_of(copy: Copy) -> Result<Entry> {
+fn entry_of(copy: EntryCopy) -> Result<Entry> {
     let kind = kind_of(&decode_entry(&copy.bytes)?)?;
     Ok(Entry {
         head: copy.head,

@@ -18,7 +18,7 @@ use terrane_wal::io::Disk;
 use terrane_wal::io::sim::SimDisk;
 use terrane_wal::lsn::{Lsn, TreeId};
 use terrane_wal::vote::{Vote, VoteFile};
-use terrane_wal::{Body, Copy, EntryBuilder, Log, LogOptions, decode_entry};
+use terrane_wal::{Body, EntryBuilder, EntryCopy, Log, LogOptions, decode_entry};
 
 use super::member::{Member, Start};
 
@@ -196,7 +196,7 @@ impl World {
         let log = host.member.as_ref().unwrap().wal();
         while host.commit < commit {
             let some = log.read(host.commit, 4096).unwrap();
-            for Copy { head, .. } in some.iter().filter(|copy| copy.head.end <= commit) {
+            for EntryCopy { head, .. } in some.iter().filter(|copy| copy.head.end <= commit) {
                 let known = *self.committed.entry(head.end).or_insert(head.crc);
                 assert_eq!(known, head.crc, "two entries are committed at {}", head.end);
                 host.commit = head.end;
@@ -338,7 +338,7 @@ fn run(seed: u64) -> Done {
         world.step();
     }
     world.heal();
-    let logs: Vec<Vec<Copy>> = (0..3)
+    let logs: Vec<Vec<EntryCopy>> = (0..3)
         .map(|at| {
             let log = world.hosts[at].member.as_ref().unwrap().wal();
             let (mut all, mut from) = (Vec::new(), Lsn::ZERO);

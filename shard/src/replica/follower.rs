@@ -79,7 +79,7 @@ impl Replica {
             self.mismatch(log, out);
             return None;
         }
-        if prev.lsn > Lsn::ZERO && log.ending(prev.lsn).is_none() {
+        if prev.lsn > untrimmed(log) && log.ending(prev.lsn).is_none() {
             let found = epochs.last();
             let expected = Head {
                 term: prev.term,
@@ -222,6 +222,14 @@ impl Replica {
     }
 }
 
+/// Where the entries begin that can still be compared.
+fn untrimmed(log: &impl Log) -> Lsn {
+    if planted!("trimmed_entries_are_looked_for") {
+        return Lsn::ZERO;
+    }
+    log.oldest()
+}
+
 fn place(log: &impl Log, entry: &Head) -> Place {
     let epochs = log.epochs();
     if epochs.last().lsn <= entry.start {
@@ -231,6 +239,10 @@ fn place(log: &impl Log, entry: &Head) -> Place {
     let term = epochs.term_at(Lsn(entry.start.0 + 1));
     if term != entry.term {
         return Place::Differs;
+    }
+    // A message that was long on its way. What was trimmed is committed, and of this term.
+    if entry.end <= untrimmed(log) {
+        return Place::Repeat;
     }
     let same = log.ending(entry.end).is_some_and(|own| own == *entry);
     if same || planted!("a_repeat_by_its_place_alone") && log.ending(entry.end).is_some() {

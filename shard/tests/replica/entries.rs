@@ -10,6 +10,8 @@ use terrane_wal::lsn::Lsn;
 pub(crate) struct Entries {
     pub(crate) entries: Vec<Entry>,
     pub(crate) epochs: Epochs,
+    /// Entries before are not looked up any more.
+    pub(crate) oldest: Lsn,
     /// Entries in one message, less one.
     pub(crate) more: usize,
 }
@@ -18,11 +20,10 @@ impl Entries {
     pub(crate) fn of(entries: Vec<Entry>) -> Self {
         let mut epochs = Epochs::default();
         entries.iter().for_each(|entry| epochs.push(&entry.head));
-        let more = 0;
         Self {
             entries,
             epochs,
-            more,
+            ..Self::default()
         }
     }
 
@@ -53,7 +54,14 @@ impl Log for Entries {
         &self.epochs
     }
 
+    fn oldest(&self) -> Lsn {
+        self.oldest
+    }
+
     fn ending(&self, end: Lsn) -> Option<Head> {
+        if end <= self.oldest {
+            return None;
+        }
         let at = self.entries.binary_search_by_key(&end, |e| e.head.end);
         at.ok().map(|at| self.entries[at].head)
     }

@@ -116,6 +116,34 @@ fn an_entry_of_the_same_term_with_other_bounds_is_no_repeat() {
     assert!(matches!(fault, Some(Fault::Diverged { .. })));
 }
 
+// Planted: `trimmed_entries_are_looked_for`.
+#[test]
+fn a_late_message_about_what_was_trimmed_is_a_repeat() {
+    let all = vec![entry(1, 0, 4, 11), entry(1, 4, 9, 12), entry(1, 9, 14, 13)];
+    let (mut replica, mut log) = member(all.clone(), 14);
+    log.oldest = Lsn(9);
+    for (prev, entries) in [
+        (point(1, 4), &all[1..2]),
+        (point(1, 4), &all[1..]),
+        (point(1, 9), &[]),
+    ] {
+        let message = Message::Append(Append {
+            term: Term(1),
+            prev,
+            entries: entries.to_vec(),
+            commit: Lsn(14),
+            sent: Time(5),
+        });
+        let (from, mut out) = (MemberId(1), Vec::new());
+        replica.step(&log, Time(9), Event::Receive { from, message }, &mut out);
+        assert_eq!(replica.fault(), None);
+        assert!(
+            matches!(out[..], [Effect::Send { .. }]),
+            "acknowledged: {out:?}"
+        );
+    }
+}
+
 // Planted: `cut_what_is_committed`.
 #[test]
 fn what_is_committed_is_not_cut_off() {

@@ -4,7 +4,7 @@
 use super::{Board, Content, Wakes};
 use crate::append::Sequenced;
 use crate::env::Park;
-use crate::epochs::Epochs;
+use crate::epochs::{Epochs, Point};
 use crate::error::WalError;
 use crate::lsn::{Lsn, Term, Ts};
 use crate::recent::Kept;
@@ -38,6 +38,12 @@ impl Board {
     /// The terms up to the last sequenced entry.
     pub fn epochs(&self) -> Epochs {
         self.state.lock().epochs.clone()
+    }
+
+    /// The last sequenced entry, and its timestamp.
+    pub(crate) fn last(&self) -> (Point, Ts) {
+        let state = self.state.lock();
+        (state.epochs.last(), state.sequenced.1)
     }
 
     /// The terms up to what begins at `lsn`, that one included, with where they begin.

@@ -8,7 +8,7 @@ use terrane_wal::epochs::{Epochs, Head, Point};
 use terrane_wal::io::sim::{CrashCaps, Fault, Image, OpKind, SimDisk};
 use terrane_wal::io::{Buf, Open, Purpose};
 use terrane_wal::lsn::{Lsn, Term};
-use terrane_wal::{Copy, EntryBuilder, Level, Log, LogOptions, WalError};
+use terrane_wal::{EntryBuilder, EntryCopy, Level, Log, LogOptions, WalError};
 
 use crate::support::*;
 
@@ -54,11 +54,11 @@ fn lead(log: &Arc<Log>, term: u64, lens: &[usize]) {
 }
 
 /// All entries of a log.
-fn copies(log: &Arc<Log>) -> Vec<Copy> {
+fn copies(log: &Arc<Log>) -> Vec<EntryCopy> {
     copies_by(log, 1 << 20)
 }
 
-fn copies_by(log: &Arc<Log>, bytes: usize) -> Vec<Copy> {
+fn copies_by(log: &Arc<Log>, bytes: usize) -> Vec<EntryCopy> {
     let (mut all, mut from) = (Vec::new(), log.oldest());
     while from < log.durable_lsn() {
         let some = log.read(from, bytes).unwrap();
@@ -68,7 +68,7 @@ fn copies_by(log: &Arc<Log>, bytes: usize) -> Vec<Copy> {
     all
 }
 
-fn follow(log: &Arc<Log>, entries: &[Copy]) {
+fn follow(log: &Arc<Log>, entries: &[EntryCopy]) {
     entries
         .iter()
         .for_each(|copy| log.append_copy(copy).unwrap());
@@ -134,7 +134,7 @@ fn what_is_not_a_copy_in_its_place_is_refused() {
     let entries = copies(&leader);
     let log = made(&on_disk(&SimDisk::new(), 2), 0);
     assert!(matches!(log.admit(100), Err(WalError::Closed)));
-    let refused = |copy: &Copy| log.append_copy(copy).unwrap_err().to_string();
+    let refused = |copy: &EntryCopy| log.append_copy(copy).unwrap_err().to_string();
     assert!(refused(&entries[1]).contains("the log ends at lsn 0"));
     log.append_copy(&entries[0]).unwrap();
     assert!(refused(&entries[0]).contains("the log ends at lsn"));
@@ -160,7 +160,7 @@ fn what_is_not_a_copy_in_its_place_is_refused() {
     let older = made(&on_disk(&SimDisk::new(), 3), 0);
     lead(&older, 3, &[100]);
     log.append_copy(&entries[1]).unwrap();
-    let stale = Copy {
+    let stale = EntryCopy {
         head: Head {
             start: head.end,
             end: head.end.advance(entries[1].bytes.len() as u64),
@@ -244,7 +244,7 @@ fn a_cut_is_at_the_end_of_an_entry_that_is_not_committed() {
 #[derive(Clone, Debug, Default)]
 struct Known {
     /// What the log held after each cut, up to now, oldest first.
-    versions: Vec<Vec<Copy>>,
+    versions: Vec<Vec<EntryCopy>>,
     /// Where the newest version begins to differ from those before.
     cut: Lsn,
     /// Up to here the newest version was said to be durable.
@@ -253,7 +253,7 @@ struct Known {
 
 impl Known {
     /// The log that a crash left must be a beginning of some version, with all that cannot be gone.
-    fn check(&self, found: &[Copy], how: &str) {
+    fn check(&self, found: &[EntryCopy], how: &str) {
         let end = found.last().map_or(Lsn::ZERO, |copy| copy.head.end);
         let newest = self.versions.last().unwrap();
         if self.durable > self.cut {
@@ -266,7 +266,7 @@ impl Known {
             "{how}: {end} lost some up to the cut at {}",
             self.cut
         );
-        let is = |version: &&Vec<Copy>| version.get(..found.len()) == Some(found);
+        let is = |version: &&Vec<EntryCopy>| version.get(..found.len()) == Some(found);
         assert!(
             self.versions.iter().any(|v| is(&v)),
             "{how}: a log that never was"
@@ -466,16 +466,20 @@ fn terms_outlive_the_log_before_them() {
         lead(&log, term, &[60]);
     }
     let all = log.epochs();
-    for _ in 0..20 {
-        commit(&log, entry(1, 8000)).unwrap();
-    }
-    let redo = log.durable_lsn();
+    let ends: Vec<Lsn> = (0..20)
+        .map(|_| commit(&log, entry(1, 8000)).unwrap())
+        .collect();
+    let (redo, end) = (ends[9], ends[19]);
+    assert_eq!(log.oldest_entry().unwrap(), Lsn::ZERO);
     log.trim(redo).unwrap();
+    let oldest = log.oldest_entry().unwrap();
+    assert!(oldest >= log.oldest() && oldest > Lsn::ZERO);
+    assert_eq!(log.read(oldest, 1).unwrap()[0].head.start, oldest);
     drop(log);
     let opened = open_at(&on_disk(&disk, 2), redo, options(0)).unwrap();
     let kept = opened.log.epochs();
     // The newest 251 of them.
     assert_eq!(kept.starts(), &all.starts()[300 - 251..]);
     assert_eq!(kept.common(&all).lsn, all.last().lsn);
-    assert_eq!(kept, Epochs::new(kept.starts().to_vec(), redo).unwrap());
+    assert_eq!(kept, Epochs::new(kept.starts().to_vec(), end).unwrap());
 }
