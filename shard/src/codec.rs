@@ -34,7 +34,7 @@ const MAY_LEAD: u8 = 2;
 // A set of places is 16 bits.
 const _: () = assert!(MEMBERS_MAX == 16);
 
-/// Most acknowledgements that one who may lead can need: so that they compare as signed numbers.
+/// Most acknowledgements that one who may lead can need: far more than a shard has members.
 const ACKS_MAX: usize = isize::MAX as usize;
 
 /// What a barrier carries beside its term: by what right the term began.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use terrane_shard::log::{Config, Configs, Entry, Epochs, Head, Kind, Log};
+use terrane_shard::log::{Config, Configs, Entry, Epochs, Head, Incarnation, Kind, Log};
+use terrane_shard::policy::{Member, Quorums, SemiSync};
 use terrane_wal::lsn::Lsn;
 
 /// A log in memory.
@@ -47,6 +48,13 @@ impl Entries {
         configs.commit(commit);
         configs
     }
+}
+
+/// Three voters, one of whose acknowledgements a leader needs; each with data of incarnation 7.
+pub(crate) fn three() -> Config {
+    let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
+    let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
+    Config::new(quorums, vec![Incarnation(7); 3]).unwrap()
 }
 
 impl Log for Entries {

@@ -8,7 +8,7 @@ use terrane_shard::policy::{Member, MemberId, Quorums, SemiSync};
 use terrane_shard::replica::{Effect, Event, Fault, Replica, Saved, Time};
 use terrane_wal::lsn::Lsn;
 
-use crate::entries::Entries;
+use crate::entries::{Entries, three};
 
 fn entry(term: u64, start: u64, end: u64, crc: u32) -> Entry {
     Entry {
@@ -25,9 +25,6 @@ fn entry(term: u64, start: u64, end: u64, crc: u32) -> Entry {
 
 /// A member with these entries, of which so much is committed.
 fn member(entries: Vec<Entry>, commit: u64) -> (Replica, Entries) {
-    let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
-    let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
-    let config = Config::new(quorums, vec![Incarnation(7); 3]).unwrap();
     let saved = Saved {
         promised: Term(1),
         incarnation: Incarnation(7),
@@ -35,7 +32,7 @@ fn member(entries: Vec<Entry>, commit: u64) -> (Replica, Entries) {
         commit: Lsn(commit),
     };
     let log = Entries::of(entries);
-    let configs = Configs::new(Arc::new(config));
+    let configs = Configs::new(Arc::new(three()));
     (
         Replica::open(MemberId(0), saved, configs, &log, Time(0)),
         log,

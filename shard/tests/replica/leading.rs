@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use terrane_shard::log::{
-    Config, Configs, Entry, Epochs, Head, Incarnation, Kind, Log, Point, Term,
-};
+use terrane_shard::log::{Configs, Entry, Epochs, Head, Incarnation, Kind, Log, Point, Term};
 use terrane_shard::message::{Ack, Establish, Message, Mismatch};
-use terrane_shard::policy::{Member, MemberId, Quorums, SemiSync};
+use terrane_shard::policy::MemberId;
 use terrane_shard::replica::{Effect, Event, IN_FLIGHT_BYTES, Replica, Saved, Time};
 use terrane_shard::topology::Run;
 use terrane_wal::lsn::Lsn;
 
-use crate::entries::Entries;
+use crate::entries::{Entries, three};
 
 /// One leader by itself.
 pub(crate) struct Leader {
@@ -24,9 +22,6 @@ pub(crate) struct Leader {
 impl Leader {
     /// Member 0 of three leads term 2 by the word of the others; its barrier ends at 3.
     pub(crate) fn new() -> Self {
-        let members: Vec<Member> = (0..3).map(|id| Member::voter(id, "a")).collect();
-        let quorums = Quorums::new(&SemiSync::new(1), &members).unwrap();
-        let config = Config::new(quorums, vec![Incarnation(7); 3]).unwrap();
         let saved = Saved {
             promised: Term(1),
             incarnation: Incarnation(7),
@@ -34,7 +29,7 @@ impl Leader {
             commit: Lsn(0),
         };
         let log = Entries::default();
-        let configs = Configs::new(Arc::new(config));
+        let configs = Configs::new(Arc::new(three()));
         let mut leader = Self {
             replica: Replica::open(MemberId(0), saved, configs, &log, Time(0)),
             log,
