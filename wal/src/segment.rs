@@ -134,8 +134,7 @@ pub(crate) fn header_block(header: &SegmentHeader, terms: &[(Term, Lsn)], block:
     let table = &mut block[TERMS_AT..];
     table[..4].copy_from_slice(&(terms.len() as u32).to_le_bytes());
     for ((term, lsn), pair) in terms.iter().zip(table[8..].chunks_exact_mut(16)) {
-        pair[..8].copy_from_slice(&term.0.to_le_bytes());
-        pair[8..].copy_from_slice(&lsn.0.to_le_bytes());
+        pair.copy_from_slice(bytemuck::bytes_of(&[term.0, lsn.0]));
     }
     let crc = terms_crc(table, terms.len());
     table[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -162,18 +161,12 @@ pub(crate) fn decode_terms(block: &[u8]) -> Option<Vec<(Term, Lsn)>> {
     if count > TERMS_MAX || crc != terms_crc(table, count) {
         return None;
     }
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .rev()
-            .fold(0, |n, byte| n << 8 | u64::from(*byte))
-    };
     let pairs = table[8..].chunks_exact(16).take(count);
-    Some(
-        pairs
-            .map(|pair| (Term(number(&pair[..8])), Lsn(number(&pair[8..]))))
-            .collect(),
-    )
+    let terms = pairs.map(|pair| {
+        let [term, lsn]: [u64; 2] = bytemuck::pod_read_unaligned(pair);
+        (Term(term), Lsn(lsn))
+    });
+    Some(terms.collect())
 }
 
 fn hex(bytes: &[u8]) -> String {
