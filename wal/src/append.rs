@@ -15,7 +15,7 @@ use crate::error::WalError;
 use crate::group_commit::{Content, Origin};
 use crate::limits::{ENTRY_BYTES_MAX, FILL_INSIDE_BYTES_MAX};
 use crate::log::Log;
-use crate::lsn::{Lsn, Ts, TxnId};
+use crate::lsn::{Lsn, Term, Ts, TxnId};
 use crate::shelf::carry_out;
 use crate::sync::Ordering;
 
@@ -28,6 +28,8 @@ pub struct Sequenced {
     pub end: Lsn,
     /// Its commit timestamp.
     pub ts: Ts,
+    /// The term that it is an entry of.
+    pub term: Term,
 }
 
 /// The right to sequence one entry of the admitted length. Dropped unused, it gives its share back.
@@ -94,7 +96,7 @@ impl Reservation {
         self.place.ts
     }
 
-    /// All three.
+    /// All of it.
     #[must_use]
     pub fn place(&self) -> Sequenced {
         self.place

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::io::IoError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Term};
 
 /// An error of the log.
 #[derive(Clone, Debug)]
@@ -70,6 +71,19 @@ pub enum WalError {
         position: Lsn,
         /// Where the log was cut.
         cut: Lsn,
+    },
+    /// The member led the term of an entry and leads no more: whether the entry is committed,
+    /// another decides.
+    Deposed {
+        /// The entry's term.
+        term: Term,
+    },
+    /// An entry was not committed in time. It may be later.
+    TimedOut {
+        /// The entry's end.
+        lsn: Lsn,
+        /// How long it was waited for.
+        within: Duration,
     },
     /// The log ends before what its caller knows to be in it: a checkpoint is newer than the log.
     Short {
@@ -176,6 +190,15 @@ impl fmt::Display for WalError {
             WalError::CursorLost { position, oldest } => write!(
                 f,
                 "cursor lost: {position} was trimmed, the log begins at {oldest}"
+            ),
+            WalError::Deposed { term } => write!(
+                f,
+                "expected this member to lead {term}, found that it leads no more"
+            ),
+            WalError::TimedOut { lsn, within } => write!(
+                f,
+                "the entry that ends at {lsn}: expected it to be committed within {within:?}, found \
+                 that it is not yet"
             ),
             WalError::Short { dir, reach, end } => write!(
                 f,

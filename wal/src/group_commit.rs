@@ -35,7 +35,7 @@ use std::sync::Arc;
 use crate::append::Sequenced;
 use crate::budget::{Budget, Verdict, segment_capacity};
 use crate::env::{Park, Waiter};
-use crate::epochs::Epochs;
+use crate::epochs::{Epochs, Point};
 use crate::error::WalError;
 use crate::frame::frame_bytes;
 use crate::io::BLOCK;
@@ -136,6 +136,8 @@ pub struct Board {
     durable_ts: AtomicU64,
     filled_ts: AtomicU64,
     last_ts: AtomicU64,
+    /// What a replica was told to be committed; all of the log without replicas.
+    commit: AtomicU64,
 }
 
 /// Whose entry is to be admitted.
@@ -176,9 +178,10 @@ impl Ticket {
 
 impl Board {
     /// A board of a log of these terms, whose last entry has `last_ts`; by the options at most so
-    /// many flights, entries waiting and entries kept. No segment is prepared yet.
+    /// many flights, entries waiting and entries kept. Of a replica's, what is committed is not
+    /// known yet, and nothing of its own is taken. No segment is prepared yet.
     pub fn new(epochs: Epochs, last_ts: Ts, options: &LogOptions) -> Board {
-        let end = epochs.last().lsn;
+        let Point { lsn: end, term } = epochs.last();
         let at = (end, last_ts);
         let flights_max = options.max_flushes_in_flight;
         Board {
@@ -197,13 +200,15 @@ impl Board {
                 next_flight: 0,
                 want_durable: Queue::new(),
                 want_filled: Queue::new(),
+                want_committed: Queue::new(),
                 want_room: Vec::new(),
                 want_quiet: Vec::new(),
                 admitted: 0,
                 next_waiter: 0,
                 budget: Budget::new(options.buffer_bytes),
                 closed: false,
-                sealed: false,
+                sealed: options.replicated,
+                ended: term,
                 poison: None,
                 stats: BoardStats::default(),
             }),
@@ -212,6 +217,7 @@ impl Board {
             durable_ts: AtomicU64::new(last_ts.0),
             filled_ts: AtomicU64::new(last_ts.0),
             last_ts: AtomicU64::new(last_ts.0),
+            commit: AtomicU64::new(if options.replicated { 0 } else { u64::MAX }),
         }
     }
 
@@ -239,24 +245,33 @@ impl Board {
         let ts = state.last_ts.next().max(wall);
         let begin = state.sequenced.0;
         let end = begin.advance(len as u64);
-        let place = Sequenced { begin, end, ts };
-        let content = inside(place);
         let last = state.epochs.last().term;
         assert!(begins.is_none_or(|term| term > last), "G1: terms rise");
         let term = begins.unwrap_or(last.max(Term::FIRST));
-        self.place(&mut state, term, place, content, &mut wakes);
+        let place = Sequenced {
+            begin,
+            end,
+            ts,
+            term,
+        };
+        let content = inside(place);
+        self.place(&mut state, place, content, &mut wakes);
         (place, wakes)
     }
 
     fn place(
         &self,
         state: &mut State,
-        term: Term,
         place: Sequenced,
         content: Option<Content>,
         wakes: &mut Wakes,
     ) {
-        let Sequenced { begin, end, ts } = place;
+        let Sequenced {
+            begin,
+            end,
+            ts,
+            term,
+        } = place;
         state.last_ts = state.last_ts.max(ts);
         state.sequenced = (end, ts);
         state.epochs.extend(term, begin, end);
@@ -359,6 +374,7 @@ impl Board {
                 state.poison.get_or_insert_with(|| Arc::new(error));
                 drain_covered(&mut state.want_durable, Lsn(u64::MAX), &mut wakes);
                 drain_covered(&mut state.want_filled, Lsn(u64::MAX), &mut wakes);
+                drain_covered(&mut state.want_committed, Lsn(u64::MAX), &mut wakes);
                 wakes.0.append(&mut state.want_room);
             }
         }
@@ -457,8 +473,11 @@ impl Board {
     ) -> Result<Step, WalError> {
         let mut state = self.state.lock();
         state.poisoned()?;
-        if state.closed || (state.sealed && origin == Origin::Own) {
+        if state.closed {
             return Err(WalError::Closed);
+        }
+        if state.sealed && origin == Origin::Own {
+            return Err(WalError::Deposed { term: state.ended });
         }
         let verdict = state.budget.admit(len);
         match verdict {

@@ -178,8 +178,6 @@ pub struct Log {
     pub(crate) shelf: Mutex<Shelf>,
     pub(crate) counters: Counters,
     pub(crate) clock: SaneClock,
-    /// What a replica was told to be committed; all of the log without replicas.
-    pub(crate) commit: AtomicU64,
     vouch: bool,
 }
 
@@ -258,11 +256,6 @@ impl Log {
         );
         shelf.live = found.live;
         shelf.spares = found.spares;
-        let commit = if options.replicated {
-            found.recovery.commit
-        } else {
-            Lsn(u64::MAX)
-        };
         let log = Log {
             env: env.clone(),
             dir: dir.to_path_buf(),
@@ -277,12 +270,9 @@ impl Log {
             shelf: Mutex::new(shelf),
             counters: Counters::new(found.recovery.discarded_frames),
             clock: SaneClock::new(Arc::clone(&env.clock)),
-            commit: AtomicU64::new(commit.0),
             vouch: options.vouch,
         };
-        if options.replicated {
-            log.board.seal(&*log.env.park);
-        }
+        log.board.commit_to(found.recovery.commit);
         // The first segment is there before the first commit asks for it.
         assert!(log.board.begin_prepare(1));
         log.board.prepared(log.prepare_segment())?;

@@ -13,9 +13,10 @@
 //! entries of another log are taken, none of this member's own is (I10).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::decode_entry;
-use crate::epochs::{Epochs, Head};
+use crate::epochs::{Epochs, Head, Point};
 use crate::error::WalError;
 use crate::frame::{FrameHeader, frame_bytes};
 use crate::group_commit::{Content, Origin};
@@ -25,7 +26,6 @@ use crate::lsn::{Lsn, Term, Ts};
 use crate::reader::Reader;
 use crate::recent::Kept;
 use crate::segment::{FIRST_FRAME, FrameWindow, Segment};
-use crate::sync::Ordering;
 
 /// Bytes read ahead where frames are looked through.
 const READ_AHEAD: usize = 256 << 10;
@@ -45,18 +45,47 @@ impl Log {
         self.board.epochs()
     }
 
+    /// The entry that ends at `lsn` or reaches beyond, by its term.
+    pub fn point_at(&self, lsn: Lsn) -> Point {
+        let term = self.board.term_at(lsn);
+        Point { term, lsn }
+    }
+
     /// Everything up to here is committed, as far as is known; without replicas, all of the log.
     pub fn commit_lsn(&self) -> Lsn {
-        Lsn(self.commit.load(Ordering::Acquire))
+        self.board.commit_lsn()
     }
 
     /// From here on frames name `commit` as the committed position, or the durable one if that is
-    /// less. It does not go back.
+    /// less. Wakes who waits for that ([`Log::wait_committed`]). It does not go back.
     pub fn commit_to(&self, commit: Lsn) {
-        self.commit.fetch_max(commit.0, Ordering::AcqRel);
+        self.board.commit_to(commit);
     }
 
-    /// Refuses entries of this member's own (`admit` says Closed) until [`Log::unseal`]; waits
+    /// Waits until this member's own entry that ends at `at` is committed, as far as `within`
+    /// allows. Leads no flush: [`Log::wait`] does that.
+    ///
+    /// # Errors
+    /// In each case the entry may still come to be committed: Deposed if this member led its term
+    /// and leads no more ([`Log::seal`]), TimedOut, Poisoned.
+    pub fn wait_committed(&self, at: Point, within: Duration) -> Result<(), WalError> {
+        let waiter = self.env.park.waiter();
+        let until = self.env.clock.now_mono().saturating_add(within);
+        while let Some(awaited) = self.board.committed(at, &waiter)? {
+            let left = until.saturating_sub(self.env.clock.now_mono());
+            if !left.is_zero() {
+                waiter.park_timeout(left);
+            }
+            self.board.forget(&awaited);
+            if left.is_zero() {
+                let lsn = at.lsn;
+                return Err(WalError::TimedOut { lsn, within });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses entries of this member's own (`admit` says Deposed) until [`Log::unseal`]; waits
     /// until those before are filled, and makes them durable. Must not be called by a thread that
     /// holds an admission or an unfilled reservation.
     pub fn seal(&self) -> Result<(), WalError> {

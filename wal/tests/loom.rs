@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
 use terrane_wal::env::{Park, Waiter};
-use terrane_wal::epochs::Epochs;
+use terrane_wal::epochs::{Epochs, Point};
 use terrane_wal::error::WalError;
 use terrane_wal::group_commit::{Board, Content, Flusher, Origin};
 use terrane_wal::log::{Level, LogOptions};
-use terrane_wal::lsn::{Lsn, Ts};
+use terrane_wal::lsn::{Lsn, Term, Ts};
 
 #[derive(Debug)]
 struct LoomWaiter {
@@ -80,9 +80,11 @@ impl Model {
         let options = LogOptions {
             max_flushes_in_flight: flights_max,
             buffer_bytes: 1 << 20,
+            replicated: true,
             ..LogOptions::default()
         };
         let board = Board::new(Epochs::default(), Ts::ZERO, &options);
+        board.unseal();
         board.prepared(Ok(1 << 20)).unwrap();
         Arc::new(Model {
             board,
@@ -325,4 +327,37 @@ fn close_waits_for_what_is_admitted() {
         model.board.release(ENTRY);
         closer.join().unwrap();
     });
+}
+
+// Who waits for an entry to be committed beside the one who learns that it is, and beside a seal:
+// it learns one or the other. Seen failing (deadlock) with the position published after the list
+// was looked through, and with a seal that wakes nobody.
+#[test]
+fn a_commit_or_a_seal_ends_the_wait() {
+    for seals in [false, true] {
+        loom::model(move || {
+            let model = Model::new(2, 1 << 16);
+            let (begin, end) = model.reserve();
+            model.publish(begin);
+            let waiting = Arc::clone(&model);
+            let waiter = loom::thread::spawn(move || {
+                let waiter = LoomPark.waiter();
+                let at = Point {
+                    term: Term::FIRST,
+                    lsn: end,
+                };
+                while let Some(awaited) = waiting.board.committed(at, &waiter)? {
+                    waiter.park();
+                    waiting.board.forget(&awaited);
+                }
+                Ok::<(), WalError>(())
+            });
+            if seals {
+                model.board.seal(&LoomPark);
+            } else {
+                model.board.commit_to(end);
+            }
+            assert_eq!(waiter.join().unwrap().is_err(), seals);
+        });
+    }
 }

@@ -96,6 +96,14 @@ impl From<WalError> for Error {
             WalError::Io(source) => of_io(source),
             WalError::Closed => Error::new(ErrorKind::Closed, "the database is closed"),
             WalError::Invalid { what } => Error::new(ErrorKind::Invalid, what.clone()),
+            WalError::Deposed { term } => {
+                Error::new(ErrorKind::NotLeader, "another member leads the shard")
+                    .with("led_until", term)
+            }
+            WalError::TimedOut { within, .. } => {
+                Error::new(ErrorKind::TimedOut, "not enough replicas have it yet")
+                    .with("within_ms", within.as_millis())
+            }
             _ => Error::new(ErrorKind::Io, "the log failed"),
         }
         .caused_by(error)

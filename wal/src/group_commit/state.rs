@@ -54,6 +54,7 @@ pub(super) struct State {
     pub(super) next_flight: u64,
     pub(super) want_durable: Queue,
     pub(super) want_filled: Queue,
+    pub(super) want_committed: Queue,
     pub(super) want_room: Vec<Arc<dyn Waiter>>,
     /// Those who close, until nothing is admitted that is not sequenced.
     pub(super) want_quiet: Vec<Arc<dyn Waiter>>,
@@ -64,6 +65,8 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// Entries of this member's own are refused: another one leads.
     pub(super) sealed: bool,
+    /// The last term that this member led and leads no more.
+    pub(super) ended: Term,
     pub(super) poison: Option<Arc<WalError>>,
     pub(super) stats: BoardStats,
 }

@@ -59,11 +59,7 @@ pub(crate) fn number(entry: &ReplayEntry<'_>) -> Option<u64> {
 pub(crate) fn append(log: &Arc<Log>, entry: Entry) -> Result<Sequenced, WalError> {
     let admission = log.admit(entry.len())?;
     let reservation = log.sequence(admission, entry, false, &mut |_| {});
-    let place = Sequenced {
-        begin: reservation.begin(),
-        end: reservation.end(),
-        ts: reservation.ts(),
-    };
+    let place = reservation.place();
     reservation.fill();
     Ok(place)
 }
