@@ -20,10 +20,10 @@ use terrane_wal::sync::{AtomicUsize, Mutex, Ordering};
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Core;
+use crate::txn::intents::Intents;
 use crate::txn::owner::Owner;
 use crate::txn::records::Records;
 use crate::txn::snapshot::Found;
-use crate::txn::transaction::Transaction;
 use crate::txn::write_set::WriteSet;
 
 /// How often a row is tried while the store is full, at a millisecond each.
@@ -41,8 +41,12 @@ pub(crate) fn pages_wanted(writes: &WriteSet, records: &Records) -> u64 {
 ///
 /// # Errors
 /// `Unknown`, and the database is poisoned: the store stayed full although room was admitted.
-pub(crate) fn commit(core: &Arc<Core>, tx: &mut Transaction, place: Sequenced) -> Result<()> {
-    let writes = tx.writes().clone();
+pub(crate) fn rows(
+    core: &Arc<Core>,
+    writes: &WriteSet,
+    intents: &mut Intents,
+    place: Sequenced,
+) -> Result<()> {
     let outcome = Remembered {
         ts: place.ts,
         begin: place.begin,
@@ -63,10 +67,10 @@ pub(crate) fn commit(core: &Arc<Core>, tx: &mut Transaction, place: Sequenced) -
                     make_room(core);
                 }
                 Err(error @ (StoreError::Corrupt(_) | StoreError::Io(_))) => {
-                    let owner = tx.owner().clone();
+                    let owner = intents.owner().clone();
                     let waiting = Waiting::new(place, value, Some(owner), error);
                     core.unapplied.add(tree, key.clone(), waiting);
-                    tx.leave_standing(tree, key);
+                    intents.leave_standing(tree, key);
                     break;
                 }
                 Err(error) => return Err(not_applied(core, error)),
@@ -79,7 +83,7 @@ pub(crate) fn commit(core: &Arc<Core>, tx: &mut Transaction, place: Sequenced) -
 /// Step 7 for the records of vector indexes: into their trees, as recovery would put them.
 ///
 /// # Errors
-/// As [`commit`].
+/// As [`rows`].
 pub(crate) fn records(core: &Core, records: &Records, place: Sequenced) -> Result<()> {
     for (tree, records) in records.trees() {
         let Ok(handle) = core.tree(tree) else {

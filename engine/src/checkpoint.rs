@@ -54,6 +54,11 @@ impl LogView for View {
 
     fn image_hi(&self) -> (Lsn, Ts, Term) {
         match &self.core.log {
+            // A log may go on behind what its trees follow.
+            Some(log) if self.core.standing.is_some() => {
+                let (lsn, ts) = self.core.prefix.newest_entered();
+                (lsn, ts, log.point_at(lsn).term.max(Term::FIRST))
+            }
             Some(log) => {
                 let (lsn, ts) = log.positions().sequenced;
                 // Nothing may have been sequenced since the open.
@@ -69,7 +74,8 @@ impl LogView for View {
 
     fn safe_lsn(&self) -> Lsn {
         match &self.core.log {
-            Some(log) => log.positions().durable.0,
+            // M1, I5: an image never holds what is not committed.
+            Some(log) => log.durable_lsn().min(log.commit_lsn()),
             None => self.core.prefix.applied().0,
         }
     }

@@ -179,12 +179,11 @@ impl Database {
         if remembered.is_over(core.now_wall()) {
             return Ok(Outcome::Aborted);
         }
-        let Some(log) = &core.log else {
+        if core.log.is_none() {
             return Ok(Outcome::Committed);
-        };
+        }
         commit::wait_applied(core, remembered.ts)?;
-        let level = Core::wait_level(core.options.durability);
-        match log.wait(level, core.prefix.applied().0) {
+        match core.wait_read(core.prefix.applied().0) {
             Ok(()) => Ok(Outcome::Committed),
             Err(_) => Ok(Outcome::Unknown),
         }

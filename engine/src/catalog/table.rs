@@ -235,7 +235,7 @@ impl TableInfo {
     }
 
     /// Reads a catalog row.
-    pub(super) fn decode(key: &[u8], row: &[u8]) -> Result<TableInfo> {
+    pub(crate) fn decode(key: &[u8], row: &[u8]) -> Result<TableInfo> {
         let Ok(name) = std::str::from_utf8(key) else {
             return Err(corrupt("a table's name in UTF-8", "other bytes"));
         };

@@ -7,7 +7,9 @@
 //! Replay is blind and idempotent (M3): a crash anywhere in it only means that the next open does
 //! it again. Nothing is served before all of it is done.
 
+pub(crate) mod assemble;
 pub(crate) mod directory;
+pub(crate) mod member;
 mod net;
 mod replay;
 
@@ -18,7 +20,7 @@ use terrane_btree::{Class, Opened, Store};
 use terrane_wal::clock::TS_MAX;
 use terrane_wal::env::Env;
 use terrane_wal::io::{Backend, Lock};
-use terrane_wal::lsn::{Lsn, TreeId, Ts, TxnId};
+use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use terrane_wal::{EntryBuilder, Log, WalError};
 
 use crate::builder::Options;
@@ -29,6 +31,7 @@ use crate::inspect::shadow::Shadow;
 use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
 
+use assemble::Assembly;
 use directory::State;
 use net::Unread;
 use replay::{Replay, Rest};
@@ -157,6 +160,7 @@ impl Source<'_> {
             options: self.options,
             store: self.store,
             log,
+            standing: None,
             lock: self.lock,
             trees,
             catalog: Catalog::of(tables),
@@ -232,7 +236,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
         (_, Some(error)) => return Err(error),
         (outcome, None) => outcome?,
     };
-    let Rest { open_runs, unread } = replay.finish()?;
+    let Rest { assembly, unread } = replay.finish()?;
     drop_orphans(store)?;
     let last = found.last_ts.max(newest);
     log.observe(last);
@@ -242,7 +246,7 @@ fn recover(mut source: Source<'_>, opened: &Opened) -> Result<Ready> {
             ahead.as_secs()
         ));
     }
-    close_runs(&log, &open_runs)?;
+    close_runs(&log, &assembly)?;
     // Everything that was ever committed lies at or below `last`, also where the log has nothing
     // left to say so: a snapshot of what was found reads there.
     let base = (log.positions().durable.0, last);
@@ -288,8 +292,8 @@ fn newest_ts(dir: &Path, opened: &Opened) -> Result<Ts> {
 
 /// Ends by ABORT what transactions have logged ahead of a COMMIT that never came. Without space
 /// that is left to the next open: until then the runs stay open, and have no effect either.
-fn close_runs(log: &Arc<Log>, runs: &[(TxnId, u32)]) -> Result<()> {
-    for &(txn, chunks) in runs {
+fn close_runs(log: &Arc<Log>, assembly: &Assembly) -> Result<()> {
+    for (txn, chunks) in assembly.open_runs() {
         let mut entry = EntryBuilder::new();
         entry.continue_run(txn, chunks);
         let entry = entry.abort(txn);

@@ -5,76 +5,28 @@
 //! the order of COMMIT records, so a net may be applied in parts: whenever it has grown large, and
 //! before each change of the tree directory.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use terrane_btree::{Class, Direction, Edit, LeafRows, Store};
-use terrane_wal::lsn::{TreeId, TxnId};
+use terrane_btree::{Direction, Edit, LeafRows, Store};
+use terrane_wal::lsn::TreeId;
 use terrane_wal::sync::Mutex;
-use terrane_wal::{Body, DdlKind, DdlOp, Record, ReplayEntry, WalError};
+use terrane_wal::{ReplayEntry, WalError};
 
 use crate::builder::OnRecovery;
 use crate::catalog::{OUTCOMES, Remembered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::recovery::RecoveryProgress;
+use crate::recovery::assemble::{Assembly, Op, Transaction};
 use crate::recovery::net::{Net, Unread};
 
 /// Bytes of net rows that are gathered before they are applied.
 const NET_BYTES_MAX: usize = 48 << 20;
 
-/// An operation of a transaction.
-#[derive(Debug)]
-enum Op<'a> {
-    Row {
-        tree: TreeId,
-        key: Cow<'a, [u8]>,
-        value: Option<Cow<'a, [u8]>>,
-    },
-    Range {
-        tree: TreeId,
-        lo: Cow<'a, [u8]>,
-        hi: Option<Cow<'a, [u8]>>,
-    },
-    Tree {
-        create: Option<Class>,
-        tree: TreeId,
-    },
-}
-
-/// What the chunks of a transaction have brought.
-#[derive(Debug, Default)]
-struct Run {
-    ops: Vec<Op<'static>>,
-    chunks: u32,
-}
-
-impl Op<'_> {
-    /// Keeps the operation until its transaction is complete.
-    fn into_owned(self) -> Op<'static> {
-        let owned = |bytes: Cow<'_, [u8]>| Cow::Owned(bytes.into_owned());
-        match self {
-            Op::Row { tree, key, value } => Op::Row {
-                tree,
-                key: owned(key),
-                value: value.map(owned),
-            },
-            Op::Range { tree, lo, hi } => Op::Range {
-                tree,
-                lo: owned(lo),
-                hi: hi.map(owned),
-            },
-            Op::Tree { create, tree } => Op::Tree { create, tree },
-        }
-    }
-}
-
 /// A replay under way.
 pub(super) struct Replay<'a> {
     store: &'a Store,
     pool: Option<rayon::ThreadPool>,
-    /// Chunk runs whose COMMIT has not come yet.
-    runs: BTreeMap<TxnId, Run>,
+    assembly: Assembly,
     net: Net,
     unread: Mutex<Unread>,
     progress: RecoveryProgress,
@@ -84,8 +36,8 @@ pub(super) struct Replay<'a> {
 
 /// What a replay leaves to others.
 pub(super) struct Rest {
-    /// Runs that never ended, each with the number of its chunks.
-    pub(super) open_runs: Vec<(TxnId, u32)>,
+    /// Runs that have not ended.
+    pub(super) assembly: Assembly,
     /// Rows whose leaf could not be read.
     pub(super) unread: Unread,
 }
@@ -109,7 +61,7 @@ impl<'a> Replay<'a> {
         Ok(Replay {
             store,
             pool,
-            runs: BTreeMap::new(),
+            assembly: Assembly::default(),
             net: Net::default(),
             unread: Mutex::default(),
             progress: RecoveryProgress::default(),
@@ -138,60 +90,37 @@ impl<'a> Replay<'a> {
         self.flush()?;
         self.progress.done = true;
         self.report();
-        let runs = self.runs.iter().map(|(txn, run)| (*txn, run.chunks));
         Ok(Rest {
-            open_runs: runs.collect(),
+            assembly: self.assembly,
             unread: std::mem::take(&mut *self.unread.lock()),
         })
     }
 
     fn take(&mut self, entry: &ReplayEntry<'_>) -> Result<()> {
-        let txn = entry.entry.txn();
-        let mut run = self.runs.remove(&txn).unwrap_or_default();
-        let mut ops = Vec::with_capacity(entry.entry.records().size_hint().0);
-        let mut end = None;
-        for record in entry.entry.records() {
-            match op_of(&record)? {
-                Some(op) => ops.push(op),
-                None => end = Some(record),
-            }
-        }
+        let complete = self.assembly.take(&entry.entry)?;
         self.progress.log_bytes += entry.end.since(entry.begin);
-        match end.map(|record| record.body) {
-            Some(Body::Chunk) => {
-                run.chunks += 1;
-                run.ops.extend(ops.into_iter().map(Op::into_owned));
-                self.runs.insert(txn, run);
-            }
-            Some(Body::Commit { idempotency }) => {
-                self.commit(run.ops.into_iter().chain(ops))?;
-                if !idempotency.is_empty() {
-                    let row = Remembered {
-                        ts: entry.ts,
-                        begin: entry.begin,
-                    };
-                    self.net.put(OUTCOMES, idempotency, Some(&row.encode()));
-                }
-            }
-            Some(Body::Abort { txn }) => {
-                self.runs.remove(&txn);
-            }
-            // I14: no run crosses a term.
-            Some(Body::Barrier { .. }) if !terrane_wal::planted!("runs_cross_a_term") => {
-                self.runs.clear();
-            }
-            // A VOID ends its own run, which was taken out above.
-            _ => {}
+        let Some(Transaction { ops, idempotency }) = complete else {
+            return Ok(());
+        };
+        self.commit(ops)?;
+        if !idempotency.is_empty() {
+            let row = Remembered {
+                ts: entry.ts,
+                begin: entry.begin,
+            };
+            self.net.put(OUTCOMES, idempotency, Some(&row.encode()));
         }
         Ok(())
     }
 
     /// The operations of a complete transaction, in their order.
-    fn commit<'o>(&mut self, ops: impl Iterator<Item = Op<'o>>) -> Result<()> {
+    fn commit(&mut self, ops: Vec<Op<'_>>) -> Result<()> {
         self.progress.transactions += 1;
         for op in ops {
             match op {
-                Op::Row { tree, key, value } => {
+                Op::Row {
+                    tree, key, value, ..
+                } => {
                     self.progress.rows += 1;
                     self.net.put(tree, &key, value.as_deref());
                 }
@@ -247,52 +176,4 @@ impl<'a> Replay<'a> {
             call(self.progress);
         }
     }
-}
-
-/// The operation of a row or DDL record; None for what ends an entry or has no effect here.
-fn op_of<'a>(record: &Record<'a>) -> Result<Option<Op<'a>>> {
-    let tree = record.tree;
-    let op = match record.body {
-        Body::Put { key, value } => Op::Row {
-            tree,
-            key: Cow::Borrowed(key),
-            value: Some(Cow::Borrowed(value)),
-        },
-        Body::Del { key } => Op::Row {
-            tree,
-            key: Cow::Borrowed(key),
-            value: None,
-        },
-        Body::DelRange { lo, hi } => Op::Range {
-            tree,
-            lo: Cow::Borrowed(lo),
-            hi: hi.map(Cow::Borrowed),
-        },
-        Body::Ddl(DdlOp {
-            kind: DdlKind::CreateTree,
-            class,
-            tree,
-            ..
-        }) => {
-            let Some(class) = Class::new(class) else {
-                let error = Error::new(ErrorKind::Corrupt, "a tree of unknown page size");
-                return Err(error.with("structure", "wal").with("class", class));
-            };
-            Op::Tree {
-                create: Some(class),
-                tree,
-            }
-        }
-        Body::Ddl(DdlOp {
-            kind: DdlKind::DropTree,
-            tree,
-            ..
-        }) => Op::Tree { create: None, tree },
-        Body::BlobRef { .. } | Body::Ingest { .. } => {
-            let error = Error::new(ErrorKind::Version, "the log has records of a later version");
-            return Err(error.with("tree", tree.0));
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(op))
 }

@@ -139,13 +139,25 @@ impl MemberLog {
         }
     }
 
-    /// Makes what the protocol knows of durable, and says up to where all is.
-    pub(super) fn sync(&self) -> Result<Lsn> {
-        let end = self.epochs.last().lsn;
-        if !terrane_wal::planted!("a_member_syncs_nothing") {
-            self.wal.wait(Level::Durable, end)?;
+    /// The end of what the protocol knows of.
+    pub(super) fn end(&self) -> Lsn {
+        self.epochs.last().lsn
+    }
+
+    /// Up to where what the protocol knows of is on disk.
+    pub(super) fn durable(&self) -> Lsn {
+        match terrane_wal::planted!("a_member_syncs_nothing") {
+            true => self.end(),
+            false => self.wal.durable_lsn().min(self.end()),
         }
-        Ok(end)
+    }
+
+    /// Makes what the protocol knows of durable.
+    pub(super) fn sync(&self) -> Result<()> {
+        if !terrane_wal::planted!("a_member_syncs_nothing") {
+            self.wal.wait(Level::Durable, self.end())?;
+        }
+        Ok(())
     }
 }
 

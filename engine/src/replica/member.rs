@@ -1,6 +1,9 @@
 //! A member at work: what the protocol asks for is done to the log and the vote at once, the rest
 //! is handed to the host.
 //!
+//! What goes into the log is synced when the host says so ([`Member::sync`]): the messages that have
+//! come meanwhile share a flush.
+//!
 //! A failure of the disk, or a fault of the protocol, ends the member: what it had not answered was
 //! not promised. It is opened again as after a crash.
 //!
@@ -17,6 +20,7 @@ use terrane_shard::policy::MemberId;
 use terrane_shard::replica::{Effect, Event, Replica, Saved, Time};
 use terrane_shard::topology::Run;
 use terrane_wal::env::Env;
+use terrane_wal::lsn::Lsn;
 use terrane_wal::vote::VoteFile;
 
 use super::log::{MemberLog, verified};
@@ -28,6 +32,8 @@ pub(crate) struct Member {
     replica: Replica,
     log: MemberLog,
     vote: VoteFile,
+    /// The log is on disk up to here, as far as the protocol was told.
+    synced: Lsn,
 }
 
 /// A start that stands on the disk, and is to be entered in the topology before the member takes
@@ -77,6 +83,7 @@ impl Start {
         let configs = log.configs(first, commit)?;
         Ok(Member {
             replica: Replica::open(id, saved, configs, &log, now),
+            synced: log.end(),
             log,
             vote: self.vote,
         })
@@ -128,21 +135,35 @@ impl Member {
         self.handle(now, Event::Tick, out)
     }
 
-    /// Takes note of what commits of this member have put into the log: it goes to the others, and
-    /// is made durable here meanwhile.
+    /// Takes note of what commits of this member have put into the log, which goes to the others,
+    /// and of how far the log is on disk. Waits for nothing.
     ///
     /// # Errors
     /// As [`Member::receive`].
     pub(crate) fn logged(&mut self, now: Time, out: &mut Vec<Effect>) -> Result<()> {
-        let own = self.log.own()?;
-        if own.is_empty() {
-            return Ok(());
+        if self.replica.leads().is_some() {
+            for (head, kind) in self.log.own()? {
+                self.handle(now, Event::Appended { head, kind }, out)?;
+            }
         }
-        for (head, kind) in own {
-            self.handle(now, Event::Appended { head, kind }, out)?;
+        let lsn = self.log.durable();
+        if lsn > self.synced {
+            self.synced = lsn;
+            self.handle(now, Event::Synced { lsn }, out)?;
         }
-        let lsn = self.log.sync()?;
-        self.handle(now, Event::Synced { lsn }, out)
+        Ok(())
+    }
+
+    /// Makes all of the log durable that the protocol knows of: what a leader sent since the last
+    /// time is acknowledged together.
+    ///
+    /// # Errors
+    /// As [`Member::receive`].
+    pub(crate) fn sync(&mut self, now: Time, out: &mut Vec<Effect>) -> Result<()> {
+        if self.synced < self.log.end() {
+            self.log.sync()?;
+        }
+        self.logged(now, out)
     }
 
     /// Takes an event and all that follows from it here. What is left to the host is put behind
@@ -175,12 +196,11 @@ impl Member {
                 }
                 events.push_back(Event::PromiseSaved { term });
             }
-            Effect::Truncate(to) => self.log.truncate(to)?,
-            Effect::Append(entries) => {
-                self.log.append(entries)?;
-                let lsn = self.log.sync()?;
-                events.push_back(Event::Synced { lsn });
+            Effect::Truncate(to) => {
+                self.log.truncate(to)?;
+                self.synced = self.synced.min(to);
             }
+            Effect::Append(entries) => self.log.append(entries)?,
             Effect::WriteBarrier { term, barrier } => {
                 self.log.begin(term, &barrier)?;
                 self.wrote(events)?;
@@ -188,10 +208,6 @@ impl Member {
             Effect::WriteConfig(config) => {
                 self.log.write_config(&config)?;
                 self.wrote(events)?;
-            }
-            Effect::Commit(commit) => {
-                self.log.wal().commit_to(commit);
-                out.push(effect);
             }
             Effect::Demote => {
                 self.log.wal().seal()?;
@@ -212,8 +228,6 @@ impl Member {
         for (head, kind) in self.log.own()?.into_iter().rev() {
             events.push_front(Event::Appended { head, kind });
         }
-        let lsn = self.log.sync()?;
-        events.push_back(Event::Synced { lsn });
         Ok(())
     }
 }

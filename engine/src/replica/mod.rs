@@ -12,6 +12,7 @@
     expect(dead_code, reason = "commits do not wait for it yet")
 )]
 
+mod follow;
 mod log;
 mod member;
 #[cfg(test)]

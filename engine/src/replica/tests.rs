@@ -165,6 +165,9 @@ impl World {
         let member = self.hosts[at].member.as_mut().unwrap();
         let before = member.wal().positions().sequenced.0;
         act(member, Time(self.now), &mut out);
+        if self.chance.below(3) > 0 {
+            member.sync(Time(self.now), &mut out).unwrap();
+        }
         self.done.cut += u64::from(member.wal().positions().sequenced.0 < before);
         let from = self.hosts[at].id;
         for effect in out {
@@ -194,6 +197,7 @@ impl World {
     fn commit(&mut self, at: usize, commit: Lsn) {
         let host = &mut self.hosts[at];
         let log = host.member.as_ref().unwrap().wal();
+        log.commit_to(commit);
         while host.commit < commit {
             let some = log.read(host.commit, 4096).unwrap();
             for EntryCopy { head, .. } in some.iter().filter(|copy| copy.head.end <= commit) {

@@ -5,7 +5,9 @@
 //! level's position is what the log has filled or made durable; the visible position is the lower
 //! of the two, and it never goes back.
 
+pub(crate) mod fence;
 mod lower;
+pub(crate) mod standing;
 pub(crate) mod trees;
 pub(crate) mod worker;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use terrane_btree::{Store, Tree};
 use terrane_wal::env::Env;
+use terrane_wal::epochs::Point;
 use terrane_wal::io::Lock;
 use terrane_wal::lsn::{Lsn, TreeId, Ts};
 use terrane_wal::sync::Mutex;
@@ -34,6 +37,7 @@ use crate::txn::prefix::Prefix;
 use crate::txn::recent::Recent;
 use crate::txn::ring::Ring;
 
+use standing::Standing;
 use trees::Trees;
 
 /// One open database.
@@ -44,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     /// None: opened read-only.
     pub(crate) log: Option<Arc<Log>>,
+    /// Of a member of a shard; None: a database by itself.
+    pub(crate) standing: Option<Standing>,
     pub(crate) trees: Trees,
     pub(crate) catalog: Catalog,
     pub(crate) recent: Recent,
@@ -75,6 +81,7 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) store: Store,
     pub(crate) log: Option<Arc<Log>>,
+    pub(crate) standing: Option<Standing>,
     pub(crate) lock: Option<Box<dyn Lock>>,
     pub(crate) trees: Trees,
     pub(crate) catalog: Catalog,
@@ -85,17 +92,23 @@ impl Core {
     /// An open database whose trees hold everything up to the base position.
     pub(crate) fn new(parts: Parts) -> Arc<Core> {
         let (lsn, ts) = parts.base;
+        let prefix = Prefix::new(lsn, ts);
+        if parts.standing.is_none() {
+            // What is durable is committed.
+            prefix.commit_to(Lsn(u64::MAX));
+        }
         Arc::new(Core {
             gate: Gate::new(parts.env.park.clone()),
             env: parts.env,
             options: parts.options,
             store: parts.store,
             log: parts.log,
+            standing: parts.standing,
             trees: parts.trees,
             catalog: parts.catalog,
             recent: Recent::new(),
             reads: ReadPositions::new(),
-            prefix: Prefix::new(lsn, ts),
+            prefix,
             ring: Ring::new(ts),
             unapplied: Unapplied::default(),
             vectors: VectorTables::default(),
@@ -152,7 +165,8 @@ impl Core {
         let reached = match (&self.log, self.options.durability) {
             (None, _) => Ts::ZERO,
             (Some(log), Durability::Buffered) => log.filled_ts(),
-            (Some(log), _) => log.durable_ts(),
+            (Some(log), Durability::Local) => log.durable_ts(),
+            (Some(_), Durability::Replicated) => self.prefix.committed_ts(),
         };
         reached.max(self.base.1)
     }
@@ -168,25 +182,62 @@ impl Core {
         let level = match (&self.log, self.options.durability) {
             (None, _) => applied,
             (Some(log), Durability::Buffered) => log.positions().filled.0,
-            (Some(log), _) => log.positions().durable.0,
+            (Some(log), Durability::Local) => log.positions().durable.0,
+            (Some(log), Durability::Replicated) => log.commit_lsn(),
         };
         applied.min(level.max(self.base.0))
     }
 
-    /// Which wait of the log a level of durability means.
-    pub(crate) fn wait_level(durability: Durability) -> Level {
-        match durability {
-            Durability::Buffered => Level::Filled,
-            Durability::Local | Durability::Replicated => Level::Durable,
+    /// Waits until an entry of the log is as safe as that.
+    ///
+    /// # Errors
+    /// Of the log; `NotLeader` and `TimedOut` if it was not seen to be committed. The entry may be
+    /// all the same.
+    pub(crate) fn wait_logged(&self, durability: Durability, at: Point) -> Result<()> {
+        let log = self.log()?;
+        match (durability, &self.standing) {
+            (Durability::Buffered, _) => log.wait(Level::Filled, at.lsn)?,
+            (Durability::Replicated, Some(standing)) => {
+                log.wait(Level::Durable, at.lsn)?;
+                standing.ship();
+                log.wait_committed(at, standing.within())?;
+            }
+            _ => log.wait(Level::Durable, at.lsn)?,
+        }
+        Ok(())
+    }
+
+    /// As [`Core::wait_logged`], of what was read here at this database's level: trees of a member
+    /// that leads no more may have held what another decided against.
+    pub(crate) fn wait_read(&self, lsn: Lsn) -> Result<()> {
+        self.wait_logged(self.options.durability, self.log()?.point_at(lsn))?;
+        self.check_shown()
+    }
+
+    /// The log has another entry: it goes to the other members, if there are any.
+    pub(crate) fn ship(&self) {
+        if let Some(standing) = &self.standing {
+            standing.ship();
         }
     }
 
-    /// Refuses a handle that is closed or was inherited by a forked process.
+    /// Refuses a handle that is closed or was inherited by a forked process, and trees that are
+    /// made again.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the database is closed"));
         }
-        Ok(())
+        self.check_shown()
+    }
+
+    /// Refuses reads of what may never have been committed (I15).
+    pub(crate) fn check_shown(&self) -> Result<()> {
+        self.standing.as_ref().map_or(Ok(()), Standing::check_shown)
+    }
+
+    /// Refuses writes where another member leads.
+    pub(crate) fn check_leads(&self) -> Result<()> {
+        self.standing.as_ref().map_or(Ok(()), Standing::check_leads)
     }
 
     /// As [`Core::check_open`], and refuses a forked child. Asked at begin and commit.
@@ -222,6 +273,7 @@ impl Core {
             let cause = self.poison.lock().clone();
             return Err(error.with("cause", cause.unwrap_or_default()));
         }
+        self.check_leads()?;
         if let Some(cause) = self.log()?.poisoned() {
             let error = Error::new(ErrorKind::Io, "a log write failed; reopen the database");
             return Err(error.caused_by((*cause).clone()));

@@ -13,8 +13,9 @@
 
 use std::sync::Arc;
 
+use terrane_wal::epochs::Point;
 use terrane_wal::io::Purpose;
-use terrane_wal::lsn::{Lsn, Ts};
+use terrane_wal::lsn::Ts;
 use terrane_wal::{Entry, EntryBuilder, Sequenced};
 
 use crate::apply;
@@ -59,7 +60,7 @@ pub(crate) struct Ticket {
 #[derive(Debug)]
 enum Place {
     /// Sequenced there.
-    At(Lsn, Ts),
+    At(Sequenced),
     /// Nothing was written, and what was read is at its level.
     Left(Commit),
 }
@@ -71,20 +72,19 @@ impl Ticket {
     /// `Unknown` if the log failed first.
     pub(crate) fn wait(self) -> Result<Commit> {
         let core = self.db.core();
-        let (lsn, ts) = match self.place {
+        let (at, ts) = match self.place {
             Place::Left(commit) => return Ok(commit),
-            Place::At(lsn, ts) => (lsn, ts),
+            Place::At(Sequenced { end, ts, term, .. }) => (Point { term, lsn: end }, ts),
         };
         let _guard = PanicGuard(core);
-        let level = Core::wait_level(self.durability);
-        let logged = core.log()?.wait(level, lsn).map_err(Error::from);
+        let logged = core.wait_logged(self.durability, at);
         if let Err(cause) = logged.and_then(|()| wait_applied(core, ts)) {
             count(&core.counters.unknown);
             let error = Error::new(ErrorKind::Unknown, "the commit may or may not survive");
-            return Err(error.with("position", lsn).caused_by(cause));
+            return Err(error.with("position", at.lsn).caused_by(cause));
         }
         Ok(Commit {
-            position: Position(lsn.0),
+            position: Position(at.lsn.0),
             shards: 1,
         })
     }
@@ -137,6 +137,7 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     }
     let _inside = (entrance == Entrance::Beside).then(|| core.gate.enter());
     core.check_open()?;
+    core.check_leads()?;
     let _guard = PanicGuard(&core);
     for (tree, schema) in tx.writes.schemas() {
         core.catalog.check_schema(tree, schema)?;
@@ -230,7 +231,7 @@ fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
     }
     wait_applied(core, remembered.ts)?;
     let (lsn, _) = core.prefix.applied();
-    core.log()?.wait(Core::wait_level(tx.durability), lsn)?;
+    core.wait_read(lsn)?;
     Ok(Some(Commit {
         position: Position(lsn.0),
         shards: 1,
@@ -356,9 +357,10 @@ fn sequence_and_apply(
 
     // Step 6: the point of no return (X2).
     reservation.fill();
+    core.ship();
     install(core, tx, binding, records, place)?;
     sweep::relieve(core);
-    Ok(Place::At(place.end, place.ts))
+    Ok(Place::At(place))
 }
 
 /// Steps 7 and 8: rows and records into their trees, then the prefix over them.
@@ -370,7 +372,7 @@ fn install(
     place: Sequenced,
 ) -> Result<()> {
     records.stamp(place.ts);
-    apply::commit(core, tx, place)?;
+    apply::rows(core, &tx.writes, &mut tx.intents, place)?;
     apply::records(core, &records, place)?;
     binding.installed();
     tx.intents.release();

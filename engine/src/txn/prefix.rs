@@ -28,6 +28,10 @@ struct Queue {
     applied: (Lsn, Ts),
     /// End of the newest commit that was sequenced.
     sequenced: Lsn,
+    /// Commits of the prefix that are not known to be committed in the shard, in order.
+    tentative: VecDeque<(Lsn, Ts)>,
+    /// Everything up to here is.
+    commit: Lsn,
 }
 
 /// The applied prefix.
@@ -35,6 +39,7 @@ struct Queue {
 pub(crate) struct Prefix {
     queue: Mutex<Queue>,
     applied_ts: AtomicU64,
+    committed_ts: AtomicU64,
 }
 
 impl Prefix {
@@ -45,9 +50,44 @@ impl Prefix {
                 flights: VecDeque::new(),
                 applied: (end, ts),
                 sequenced: end,
+                tentative: VecDeque::new(),
+                commit: end,
             }),
             applied_ts: AtomicU64::new(ts.0),
+            committed_ts: AtomicU64::new(ts.0),
         }
+    }
+
+    /// The timestamp up to which every commit is in the trees and committed in the shard.
+    pub(crate) fn committed_ts(&self) -> Ts {
+        Ts(self.committed_ts.load(Ordering::Acquire))
+    }
+
+    /// Everything up to `commit` is committed in the shard. It does not go back.
+    pub(crate) fn commit_to(&self, commit: Lsn) {
+        let mut queue = self.queue.lock();
+        queue.commit = queue.commit.max(commit);
+        self.settle(&mut queue);
+    }
+
+    /// Moves the committed prefix over what is applied and committed.
+    fn settle(&self, queue: &mut Queue) {
+        while let Some((end, ts)) = queue.tentative.front().copied()
+            && end <= queue.commit
+        {
+            queue.tentative.pop_front();
+            self.committed_ts.store(ts.0, Ordering::Release);
+        }
+    }
+
+    /// End and timestamp of the newest commit that was sequenced, applied or not.
+    pub(crate) fn newest_entered(&self) -> (Lsn, Ts) {
+        let queue = self.queue.lock();
+        let last = queue.flights.back();
+        (
+            queue.sequenced,
+            last.map_or(queue.applied.1, |flight| flight.ts),
+        )
     }
 
     /// The timestamp up to which every commit is in the trees.
@@ -62,9 +102,7 @@ impl Prefix {
 
     /// Timestamp of the newest commit that was sequenced, applied or not.
     pub(crate) fn newest(&self) -> Ts {
-        let queue = self.queue.lock();
-        let last = queue.flights.back();
-        last.map_or(queue.applied.1, |flight| flight.ts)
+        self.newest_entered().1
     }
 
     /// Where redo has to begin: the start of the oldest commit that is not applied.
@@ -116,8 +154,10 @@ impl Prefix {
                     break;
                 };
                 queue.applied = (flight.end, flight.ts);
+                queue.tentative.push_back((flight.end, flight.ts));
                 freed.extend(flight.waiters);
             }
+            self.settle(&mut queue);
             self.applied_ts.store(queue.applied.1.0, Ordering::Release);
         }
         for waiter in freed {

@@ -202,11 +202,6 @@ impl Transaction {
         self.intents.owner()
     }
 
-    /// Leaves one intent standing when the others are given back.
-    pub(crate) fn leave_standing(&mut self, tree: TreeId, key: &[u8]) {
-        self.intents.leave_standing(tree, key);
-    }
-
     fn note_read(&self, begin: Ts) {
         self.tentative.note(begin);
     }
@@ -353,8 +348,7 @@ impl Transaction {
             return Ok(commit(core.visible_lsn()));
         };
         if self.tentative.newest() > core.level_ts() {
-            core.log()?
-                .wait(Core::wait_level(core.options.durability), pinned.lsn)?;
+            core.wait_read(pinned.lsn)?;
         }
         Ok(commit(pinned.lsn))
     }

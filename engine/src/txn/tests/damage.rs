@@ -48,7 +48,7 @@ fn filled(sim: &SimEnv) -> (Database, Rows) {
     (db, rows)
 }
 
-/// X2. Seen to fail with `Corrupt` and `Io` poisoning in `apply::commit` as other errors do.
+/// X2. Seen to fail with `Corrupt` and `Io` poisoning in `apply::rows` as other errors do.
 #[test]
 fn a_leaf_that_cannot_be_read_at_apply_stops_nobody() {
     let sim = SimEnv::new(60);
