@@ -57,6 +57,8 @@ pub mod catalog;
 #[cfg(not(loom))]
 mod checkpoint;
 #[cfg(not(loom))]
+mod cluster;
+#[cfg(not(loom))]
 #[doc(hidden)]
 pub mod codec;
 #[cfg(not(loom))]

@@ -17,6 +17,7 @@ use terrane_btree::page::header::{PageHeader, page_crc};
 use terrane_btree::page::verify::{verify, verify_crc};
 use terrane_shard::codec::Barrier;
 use terrane_shard::log::Config;
+use terrane_shard::topology::ShardRecord;
 use terrane_wal::frame::{FrameHeader, decode_frame, seal_frame};
 use terrane_wal::io::sim::{Image, SimDisk};
 use terrane_wal::record::decode_record;
@@ -71,7 +72,7 @@ pub fn vector(bytes: &[u8]) {
     }
 }
 
-/// What control entries of a shard say: configurations and barriers.
+/// What control entries of a shard say, configurations and barriers, and what a topology keeps.
 ///
 /// # Panics
 /// Bytes that a decoder takes are not what the encoder gives for them.
@@ -81,6 +82,9 @@ pub fn control(bytes: &[u8]) {
     }
     if let Ok(barrier) = Barrier::decode(bytes) {
         assert_eq!(barrier.encode(), bytes, "the bytes of a barrier change");
+    }
+    if let Ok(record) = ShardRecord::decode(bytes) {
+        assert_eq!(record.encode(), bytes, "the bytes of a shard record change");
     }
 }
 

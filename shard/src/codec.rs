@@ -1,5 +1,5 @@
 //! The bytes of what control entries say: members and policy in a [`Config`], how a term was
-//! established in a [`Barrier`].
+//! established in a [`Barrier`]. And those of what the topology keeps, a [`ShardRecord`].
 //!
 //! A policy is stored as what it said of these members, not as what it is: a rule that a user wrote
 //! comes back like a built-in one, and means the same in a later version.
@@ -9,9 +9,9 @@
 //!   the bytes that it took.
 //! * B2. No length that was read allocates: what it counts must be there first.
 //!
-//! Byte tables: engine/src/guide/format.md, "Control records of a shard".
+//! Byte tables: engine/src/guide/format.md, "Control records of a shard", "Records of a topology".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use terrane_wal::WalError;
@@ -21,8 +21,9 @@ use terrane_wal::varint::{put_varint, take_varint};
 use crate::log::{Config, Incarnation, Point, Term};
 use crate::policy::enumerated::Rule;
 use crate::policy::{MEMBERS_MAX, Member, MemberId, MemberSet, Quorums, Role};
+use crate::topology::{Run, ShardRecord};
 
-/// The format of both, their first byte.
+/// The format of all of them, their first byte.
 const FORMAT: u8 = 1;
 
 /// Flag of a member: it is a reader.
@@ -51,7 +52,7 @@ pub struct Barrier {
 /// Bytes that are no encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CodecError {
-    /// Of which value: "config" or "barrier".
+    /// Of which value: "config", "barrier" or "shard record".
     pub what: &'static str,
     /// Where in its bytes.
     pub offset: usize,
@@ -119,7 +120,7 @@ impl Config {
         let (mut members, mut rules) = (Vec::new(), Vec::new());
         let mut incarnations = Vec::new();
         for place in 0..count {
-            let id = MemberId(u32::from_le_bytes(input.array()?));
+            let id = input.member()?;
             incarnations.push(Incarnation(input.number()?));
             let (role, rule) = input.rule(place, count)?;
             let zone = input.text()?.to_owned();
@@ -171,11 +172,7 @@ impl Barrier {
         let mut above: Option<MemberId> = None;
         // Ends with the bytes at the latest.
         for _ in 0..count {
-            let id = MemberId(u32::from_le_bytes(input.array()?));
-            if let Some(last) = above.filter(|last| id <= *last) {
-                return Err(input.before(4, format!("a member above {last}"), id));
-            }
-            above = Some(id);
+            let id = input.member_above(&mut above)?;
             reached.insert(id, Incarnation(input.number()?));
         }
         input.end()?;
@@ -183,6 +180,68 @@ impl Barrier {
             chosen,
             reached,
             policy,
+        })
+    }
+}
+
+impl ShardRecord {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        out.extend(self.term.0.to_le_bytes());
+        out.push(u8::from(self.leader.is_some()));
+        if let Some((term, leader)) = self.leader {
+            out.extend(term.0.to_le_bytes());
+            out.extend(leader.0.to_le_bytes());
+        }
+        put_varint(&mut out, self.runs.len() as u64);
+        for (id, run) in &self.runs {
+            out.extend(id.0.to_le_bytes());
+            out.extend(run.incarnation.0.to_le_bytes());
+            out.extend(run.boot.to_le_bytes());
+        }
+        put_varint(&mut out, self.retired.len() as u64);
+        for (id, incarnation) in &self.retired {
+            out.extend(id.0.to_le_bytes());
+            out.extend(incarnation.0.to_le_bytes());
+        }
+        out
+    }
+
+    /// What [`ShardRecord::encode`] made these bytes of.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it made them of nothing.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut input = Input::new("shard record", bytes)?;
+        let term = Term(input.number()?);
+        let leader = match input.byte()? {
+            0 => None,
+            1 => Some((Term(input.number()?), input.member()?)),
+            other => return Err(input.before(1, "0 or 1 leaders", other)),
+        };
+        let mut runs = BTreeMap::new();
+        let mut above: Option<MemberId> = None;
+        // These end with the bytes at the latest.
+        for _ in 0..input.varint()? {
+            let id = input.member_above(&mut above)?;
+            let incarnation = Incarnation(input.number()?);
+            let boot = input.number()?;
+            runs.insert(id, Run { incarnation, boot });
+        }
+        let mut retired = BTreeSet::new();
+        for _ in 0..input.varint()? {
+            let data = (input.member()?, Incarnation(input.number()?));
+            input.retired(data, &runs, &retired)?;
+            retired.insert(data);
+        }
+        input.end()?;
+        Ok(Self {
+            term,
+            leader,
+            runs,
+            retired,
         })
     }
 }
@@ -285,6 +344,39 @@ impl<'a> Input<'a> {
                 format!("{:02x?}", bytes[error.valid_up_to()]),
             )
         })
+    }
+
+    fn member(&mut self) -> Result<MemberId, CodecError> {
+        Ok(MemberId(u32::from_le_bytes(self.array()?)))
+    }
+
+    /// A member above the one before: they stand in their order, each once.
+    fn member_above(&mut self, above: &mut Option<MemberId>) -> Result<MemberId, CodecError> {
+        let id = self.member()?;
+        if let Some(last) = above.filter(|last| id <= *last) {
+            return Err(self.before(4, format!("a member above {last}"), id));
+        }
+        *above = Some(id);
+        Ok(id)
+    }
+
+    /// Whether this data, read last, can stand behind those as data that a member had before.
+    fn retired(
+        &self,
+        (id, incarnation): (MemberId, Incarnation),
+        runs: &BTreeMap<MemberId, Run>,
+        before: &BTreeSet<(MemberId, Incarnation)>,
+    ) -> Result<(), CodecError> {
+        let name = |(id, data): (MemberId, Incarnation)| format!("data {:#x} of {id}", data.0);
+        let found = name((id, incarnation));
+        if let Some(last) = before.last().filter(|last| (id, incarnation) <= **last) {
+            return Err(self.before(12, format!("data above {}", name(*last)), found));
+        }
+        let has = runs.get(&id).map(|run| run.incarnation);
+        if has == Some(incarnation) {
+            return Err(self.before(12, format!("data that {id} has no more"), found));
+        }
+        Ok(())
     }
 
     /// What a member is for, and what the policy says of it.

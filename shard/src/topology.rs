@@ -39,9 +39,9 @@ pub struct ShardRecord {
     /// Who leads, and since which term.
     pub leader: Option<(Term, MemberId)>,
     /// The newest run of each member; these are who is fenced.
-    runs: BTreeMap<MemberId, Run>,
+    pub(crate) runs: BTreeMap<MemberId, Run>,
     /// Data that a member had before: it never counts again.
-    retired: BTreeSet<(MemberId, Incarnation)>,
+    pub(crate) retired: BTreeSet<(MemberId, Incarnation)>,
 }
 
 /// An old disk was put back: it has forgotten what it promised and acknowledged.
@@ -138,8 +138,15 @@ impl ShardRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version(pub u64);
 
-/// Where records are kept, linearizable: rows of a small local database, or etcd. Safety rests on
-/// the swap alone.
+/// A lock that was granted: the number of the grant, above those of all before it that the store
+/// remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fencing(pub u64);
+
+/// Where records are kept, linearizable: rows of a small local database, or etcd.
+///
+/// Safety rests on the swap alone: of two who want to change a record, one wins. A lock keeps them
+/// from trying at once, as a rule, and a watch tells the others what came of it, sooner or later.
 pub trait Topology: Send + Sync {
     /// The record of a shard, with its version; an empty one of version 0 if there is none.
     ///
@@ -158,6 +165,43 @@ pub trait Topology: Send + Sync {
         version: Version,
         record: &ShardRecord,
     ) -> Result<Version, TopologyError>;
+
+    /// Locks a shard for so long, so that two coordinators do not run at once; `None` if somebody
+    /// else holds it. Whoever holds it and asks again has it anew, from now on, by another number.
+    ///
+    /// This is advice. A holder that was asleep does not know that its time is over, and a store
+    /// may forget its locks when it is started again: then two run at once, and end each other by
+    /// their terms (I1), at the cost of time and of no entry.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unavailable`].
+    fn lock(
+        &self,
+        shard: &ShardId,
+        holder: MemberId,
+        ttl_ms: u64,
+    ) -> Result<Option<Fencing>, TopologyError>;
+
+    /// Gives a lock back before its time. One that is over, or was granted again since, is left as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unavailable`]; it then ends with its time.
+    fn unlock(&self, shard: &ShardId, fencing: Fencing) -> Result<(), TopologyError>;
+
+    /// The record if it is of another version than the known one. Polled: it answers at once, and
+    /// of several changes it gives the last.
+    ///
+    /// # Errors
+    /// [`TopologyError::Unavailable`].
+    fn watch(
+        &self,
+        shard: &ShardId,
+        known: Version,
+    ) -> Result<Option<(Version, ShardRecord)>, TopologyError> {
+        let (version, record) = self.read(shard)?;
+        Ok((version != known).then_some((version, record)))
+    }
 }
 
 /// Why a record was not read or changed.
