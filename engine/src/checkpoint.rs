@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::error::{Error, ErrorKind};
 use crate::metrics::count;
 use crate::runtime::Core;
+use crate::runtime::standing::Standing;
 use crate::runtime::worker::Due;
 
 /// With writes, a checkpoint begins at the latest after this time.
@@ -199,7 +200,9 @@ fn advance(
             Step::Done(published) => {
                 *running = None;
                 if let Some(log) = &core.log {
-                    log.trim(published.older_redo_lsn)?;
+                    let standing = core.standing.as_ref();
+                    let keep = standing.map_or(Lsn(u64::MAX), Standing::kept_from);
+                    log.trim(published.older_redo_lsn.min(keep))?;
                 }
                 return Ok(Step::Done(published));
             }

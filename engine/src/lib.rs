@@ -57,7 +57,7 @@ pub mod catalog;
 #[cfg(not(loom))]
 mod checkpoint;
 #[cfg(not(loom))]
-mod cluster;
+pub mod cluster;
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod codec;

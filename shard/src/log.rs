@@ -150,6 +150,13 @@ impl Configs {
         &self.held[self.held.len() - 1].1
     }
 
+    /// The last committed one, with the end of its entry.
+    #[must_use]
+    pub fn committed(&self) -> (Lsn, &Arc<Config>) {
+        let (end, config) = &self.held[0];
+        (*end, config)
+    }
+
     /// Where the newest one's entry ends.
     #[must_use]
     pub fn newest_end(&self) -> Lsn {

@@ -147,7 +147,7 @@ pub struct Fencing(pub u64);
 ///
 /// Safety rests on the swap alone: of two who want to change a record, one wins. A lock keeps them
 /// from trying at once, as a rule, and a watch tells the others what came of it, sooner or later.
-pub trait Topology: Send + Sync {
+pub trait Topology: Send + Sync + fmt::Debug {
     /// The record of a shard, with its version; an empty one of version 0 if there is none.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// A node of a cluster. The member that it hosts of a shard has its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NodeId(pub(crate) u32);
+pub struct NodeId(pub u32);
 
 impl From<MemberId> for NodeId {
     fn from(id: MemberId) -> Self {
@@ -56,18 +56,18 @@ impl fmt::Display for NodeId {
 
 /// What goes between two nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Packet {
+pub struct Packet {
     /// Of which shard it is.
-    pub(crate) shard: u32,
+    pub shard: u32,
     /// Who sent it.
-    pub(crate) from: NodeId,
+    pub from: NodeId,
     /// What it says.
-    pub(crate) body: Body,
+    pub body: Body,
 }
 
 /// What a packet says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Body {
+pub enum Body {
     /// Of the replication protocol.
     Message(Message),
     /// Of the search for a leader that is gone.
@@ -87,7 +87,7 @@ impl Body {
 }
 
 /// A node's way to the others.
-pub(crate) trait Transport: Send + Sync + fmt::Debug {
+pub trait Transport: Send + Sync + fmt::Debug {
     /// Whose it is.
     fn node(&self) -> NodeId;
 
@@ -121,7 +121,7 @@ pub(crate) struct Faults {
 
 /// A network in one process. Clones are handles of the same one.
 #[derive(Clone, Debug)]
-pub(crate) struct LocalNetwork {
+pub struct LocalNetwork {
     shared: Arc<Shared>,
 }
 
@@ -234,7 +234,7 @@ impl Inbox {
 
 impl LocalNetwork {
     /// A network that delivers at once and in order.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::with(None, Faults::default())
     }
 
@@ -263,7 +263,7 @@ impl LocalNetwork {
     /// The way of a node to the others. One that it had before is of a process that is gone: it
     /// sends and receives nothing more, and what was on its way to it is lost. So it is with a node
     /// whose endpoint was dropped.
-    pub(crate) fn endpoint(&self, node: NodeId) -> Endpoint {
+    pub fn endpoint(&self, node: NodeId) -> Endpoint {
         let mut state = self.shared.state.lock();
         state.endpoints += 1;
         let number = state.endpoints;
@@ -295,32 +295,32 @@ impl LocalNetwork {
     }
 
     /// The node sends nothing and receives nothing, until [`LocalNetwork::heal`].
-    pub(crate) fn isolate(&self, node: NodeId) {
+    pub fn isolate(&self, node: NodeId) {
         self.cut(|state| {
             state.isolated.insert(node);
         });
     }
 
     /// What one node sends does not reach the other; the way back is left as it is.
-    pub(crate) fn cut_link(&self, from: NodeId, to: NodeId) {
+    pub fn cut_link(&self, from: NodeId, to: NodeId) {
         self.cut(|state| {
             state.cut.insert((from, to));
         });
     }
 
     /// Nobody of one side reaches anybody of the other.
-    pub(crate) fn partition(&self, one: &[NodeId], other: &[NodeId]) {
+    pub fn partition(&self, one: &[NodeId], other: &[NodeId]) {
         let pairs = one.iter().flat_map(|a| other.iter().map(|b| (*a, *b)));
         self.cut(|state| state.cut.extend(pairs.flat_map(|(a, b)| [(a, b), (b, a)])));
     }
 
     /// What one node sends reaches the other again, if neither is isolated.
-    pub(crate) fn reconnect(&self, from: NodeId, to: NodeId) {
+    pub fn reconnect(&self, from: NodeId, to: NodeId) {
         self.shared.state.lock().cut.remove(&(from, to));
     }
 
     /// All links are whole again. Faults stay as they are.
-    pub(crate) fn heal(&self) {
+    pub fn heal(&self) {
         let mut state = self.shared.state.lock();
         state.cut.clear();
         state.isolated.clear();
@@ -338,7 +338,7 @@ impl LocalNetwork {
 
 /// A node's end of a [`LocalNetwork`].
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint {
     shared: Arc<Shared>,
     node: NodeId,
     /// Which of all that were made.

@@ -108,6 +108,12 @@ pub(super) fn clear_remnants(env: &Env, dir: &Path) -> Result<()> {
 
 /// Makes the directory if it is to be made, and takes its lock as [`take`] does.
 pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Box<dyn Lock>>> {
+    make(env, dir)?;
+    take(env, dir, options.read_only)
+}
+
+/// Makes a directory that is missing, for good. Its parent must exist.
+pub(crate) fn make(env: &Env, dir: &Path) -> Result<()> {
     if env.disk.stat(dir)?.is_none() {
         env.disk
             .create_dir(dir)
@@ -116,7 +122,7 @@ pub(super) fn lock(env: &Env, dir: &Path, options: &Options) -> Result<Option<Bo
             env.disk.sync_dir(parent)?;
         }
     }
-    take(env, dir, options.read_only)
+    Ok(())
 }
 
 /// Takes the lock of the directory. None where the file system takes no lock file and the caller

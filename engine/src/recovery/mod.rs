@@ -115,6 +115,14 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
     Ok(core)
 }
 
+/// What is in memory beside the trees is derived from them again: they followed another member's log
+/// until now, and lead from now on.
+pub(crate) fn lead(core: &Core) {
+    core.catalog.forget_row_ids();
+    core.vectors.clear();
+    open_vectors(core);
+}
+
 /// Opens the vector indexes of all tables: their centres come into memory.
 fn open_vectors(core: &Core) {
     for table in core.catalog.tables() {

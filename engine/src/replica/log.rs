@@ -65,8 +65,9 @@ impl MemberLog {
         Ok(self.oldest.get().1)
     }
 
-    /// The configurations in it that may count: `first` held before all of the log.
-    pub(super) fn configs(&self, first: Arc<Config>, commit: Lsn) -> Result<Configs> {
+    /// The configurations in it that may count, behind the first one and where that ends.
+    pub(super) fn configs(&self, first: (Lsn, Arc<Config>), commit: Lsn) -> Result<Configs> {
+        let (end, first) = first;
         let mut configs = Configs::new(first);
         let mut from = self.oldest_entry()?;
         loop {
@@ -76,7 +77,9 @@ impl MemberLog {
             };
             from = last.head.end;
             for entry in some {
-                if let Kind::Config(config) = entry.kind {
+                if let Kind::Config(config) = entry.kind
+                    && entry.head.end > end
+                {
                     configs.push(entry.head.end, config);
                 }
             }
@@ -175,6 +178,10 @@ impl Log for MemberLog {
     }
 
     fn read(&self, from: Lsn, bytes: usize) -> Vec<Entry> {
+        // Who needs what was trimmed gets it another way.
+        if from < self.oldest() {
+            return Vec::new();
+        }
         let mut entries = self.or_keep(self.entries(from, bytes));
         // What was logged since is not known to the protocol yet.
         let known = self.epochs.last().lsn;

@@ -34,6 +34,8 @@ pub(crate) struct Member {
     vote: VoteFile,
     /// The log is on disk up to here, as far as the protocol was told.
     synced: Lsn,
+    /// It has written an entry of the protocol's, which nobody else makes durable.
+    wrote: bool,
 }
 
 /// A start that stands on the disk, and is to be entered in the topology before the member takes
@@ -62,13 +64,23 @@ impl Start {
         }
     }
 
+    /// The disk is an old one that was put back: what is on it is other data from now on.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(crate) fn forget(&mut self, incarnation: Incarnation) -> Result<()> {
+        let mut vote = self.vote.vote();
+        vote.incarnation = incarnation.0;
+        Ok(self.vote.save(vote)?)
+    }
+
     /// Takes part, with a log that was opened as a member's; `first` is the configuration before
-    /// all of it.
+    /// it, with the end of its entry.
     pub(crate) fn join(
         self,
         id: MemberId,
         wal: Arc<terrane_wal::Log>,
-        first: Arc<Config>,
+        first: (Lsn, Arc<Config>),
         now: Time,
     ) -> Result<Member> {
         let log = MemberLog::new(wal);
@@ -86,6 +98,7 @@ impl Start {
             synced: log.end(),
             log,
             vote: self.vote,
+            wrote: false,
         })
     }
 }
@@ -154,13 +167,14 @@ impl Member {
         Ok(())
     }
 
-    /// Makes all of the log durable that the protocol knows of: what a leader sent since the last
-    /// time is acknowledged together.
+    /// Makes durable what a leader sent since the last time, which is acknowledged together, and
+    /// what the protocol itself has logged. Commits of this member do that for themselves.
     ///
     /// # Errors
     /// As [`Member::receive`].
     pub(crate) fn sync(&mut self, now: Time, out: &mut Vec<Effect>) -> Result<()> {
-        if self.synced < self.log.end() {
+        let own = std::mem::take(&mut self.wrote);
+        if self.synced < self.log.end() && (own || self.replica.leads().is_none()) {
             self.log.sync()?;
         }
         self.logged(now, out)
@@ -225,6 +239,7 @@ impl Member {
 
     /// What this member has just logged is told to the protocol before anything else.
     fn wrote(&mut self, events: &mut VecDeque<Event>) -> Result<()> {
+        self.wrote = true;
         for (head, kind) in self.log.own()?.into_iter().rev() {
             events.push_front(Event::Appended { head, kind });
         }

@@ -7,13 +7,12 @@
 //!
 //! Nothing here waits for another member, so one thread can drive many, and a simulation all.
 
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "commits do not wait for it yet")
-)]
-
+pub(crate) mod config_file;
 mod follow;
 mod log;
 mod member;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use follow::Follower;
+pub(crate) use member::{Member, Start};

@@ -139,7 +139,7 @@ impl World {
         let (dir, mut none) = (Path::new("/log"), |_: terrane_wal::ReplayEntry<'_>| Ok(()));
         let zero = Lsn::ZERO;
         let (log, _) = Log::open(&env, dir, UUID, zero, zero, options(), &mut none).unwrap();
-        let member = start.join(id, log, Arc::clone(&self.config), Time(self.now));
+        let member = start.join(id, log, (zero, Arc::clone(&self.config)), Time(self.now));
         let member = member.unwrap();
         let (said, found) = (self.hosts[at].promised, member.replica().promised());
         assert!(
@@ -166,6 +166,7 @@ impl World {
         let before = member.wal().positions().sequenced.0;
         act(member, Time(self.now), &mut out);
         if self.chance.below(3) > 0 {
+            member.wal().tick();
             member.sync(Time(self.now), &mut out).unwrap();
         }
         self.done.cut += u64::from(member.wal().positions().sequenced.0 < before);
@@ -220,6 +221,9 @@ impl World {
         let admission = log.admit(entry.len()).unwrap();
         log.sequence(admission, entry, true, &mut |_| {}).fill();
         self.done.written += 1;
+        if self.chance.below(2) == 0 {
+            log.flush().unwrap();
+        }
         self.with(at, |member, now, out| member.logged(now, out).unwrap());
     }
 

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use terrane_wal::lsn::Term;
+use terrane_wal::lsn::{Lsn, Term};
 use terrane_wal::sync::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +33,8 @@ pub(crate) struct Standing {
     state: AtomicU64,
     ship: Box<dyn Ship>,
     within: Duration,
+    /// The log is kept from here on.
+    keep: AtomicU64,
 }
 
 impl Standing {
@@ -42,7 +44,18 @@ impl Standing {
             state: AtomicU64::new(FOLLOWS),
             ship,
             within,
+            keep: AtomicU64::new(0),
         }
+    }
+
+    /// The log is kept from here on, for others to catch up by.
+    pub(crate) fn keep_from(&self, keep: Lsn) {
+        self.keep.store(keep.0, Ordering::Release);
+    }
+
+    /// Up to where the log may be trimmed.
+    pub(crate) fn kept_from(&self) -> Lsn {
+        Lsn(self.keep.load(Ordering::Acquire))
     }
 
     /// How long a commit waits for the others.

@@ -18,10 +18,10 @@ use crate::runtime::Core;
 use crate::txn::sweep;
 
 /// The pause between two rounds when there is nothing to do, and between two ticks of the log.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// The pause while a checkpoint waits for the device: about two of its writes.
-const DEVICE_PAUSE: Duration = Duration::from_micros(200);
+pub(crate) const DEVICE_PAUSE: Duration = Duration::from_micros(200);
 
 /// When the next round is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,13 +49,13 @@ pub(crate) fn step(core: &Arc<Core>) -> Due {
 
 /// Has the log do what nobody waits for. Once in a [`TICK`] and no more: a flush takes the device
 /// and a flight, and upkeep alone leaves something to flush after every round.
-fn tick(core: &Core) {
+pub(crate) fn tick(core: &Core) {
     if let Some(log) = &core.log {
         log.tick();
     }
 }
 
-fn round(core: &Arc<Core>) -> Due {
+pub(crate) fn round(core: &Arc<Core>) -> Due {
     let sweeping = sweep::step(core);
     core.unapplied.retry(core);
     let keeping_up = maintain::step(core);

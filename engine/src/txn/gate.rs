@@ -60,6 +60,16 @@ impl Gate {
         Alone(self)
     }
 
+    /// As [`Gate::close`], until [`Gate::release`].
+    pub(crate) fn hold(&self) {
+        std::mem::forget(self.close());
+    }
+
+    /// Lets in who waits since [`Gate::hold`].
+    pub(crate) fn release(&self) {
+        drop(Alone(self));
+    }
+
     /// Waits until `done` says so; it may change the state when it does.
     fn wait(&self, mut done: impl FnMut(&mut State) -> bool) {
         let mut own: Option<Arc<dyn Waiter>> = None;

@@ -223,6 +223,17 @@ impl Replica {
         others.map(|member| member.id).collect()
     }
 
+    /// What every other member has on its disk, as far as a leader knows: where its log is still
+    /// needed from.
+    #[must_use]
+    pub fn held_by_all(&self) -> Option<Lsn> {
+        let Role::Leading(leading) = &self.role else {
+            return None;
+        };
+        let acked = |id: &MemberId| leading.peers.get(id).map_or(Lsn::ZERO, |peer| peer.acked);
+        self.others().iter().map(acked).min()
+    }
+
     /// Sends each member what it was not sent yet.
     fn send_new(&mut self, log: &impl Log, now: Time, out: &mut Vec<Effect>) {
         for to in self.others() {

@@ -141,8 +141,14 @@ impl Replica {
     /// this, and then reads: asked before, a pause in between makes it stale.
     #[must_use]
     pub fn has_lease(&self, now: Time) -> bool {
-        self.echoed()
-            .is_some_and(|echoed| echoed.after(USED_MS) > now)
+        self.lease_until() > now
+    }
+
+    /// Until when it has the lease; a time that is over if it has none.
+    #[must_use]
+    pub fn lease_until(&self) -> Time {
+        let echoed = self.echoed();
+        echoed.map_or(Time(0), |echoed| echoed.after(USED_MS))
     }
 
     /// Whether this member led at some moment after `since`, and served then: a read that took its

@@ -335,6 +335,18 @@ impl Replica {
         self.configs.newest()
     }
 
+    /// The last committed configuration, with the end of its entry.
+    #[must_use]
+    pub fn committed_config(&self) -> (Lsn, &Arc<Config>) {
+        self.configs.committed()
+    }
+
+    /// How far the trees are, as far as the host said.
+    #[must_use]
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+
     /// Takes an event; what is to be done is put behind `out`. O(members + entries of the event).
     pub fn step(&mut self, log: &impl Log, now: Time, event: Event, out: &mut Vec<Effect>) {
         if self.fault.is_some() {

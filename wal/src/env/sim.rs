@@ -228,6 +228,16 @@ impl SimEnv {
         }
     }
 
+    /// What the code under test receives on another machine of this world, with a disk of its own.
+    #[must_use]
+    pub fn env_on(&self, disk: &SimDisk) -> Env {
+        disk.attach(Some(Arc::clone(&self.baton)));
+        Env {
+            disk: Arc::new(disk.clone()),
+            ..self.env()
+        }
+    }
+
     /// The seed: print it where a failure must replay.
     #[must_use]
     pub fn seed(&self) -> u64 {

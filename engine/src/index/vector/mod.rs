@@ -139,6 +139,11 @@ impl VectorTables {
         self.tables.lock().get(&tree).cloned()
     }
 
+    /// Forgets all of them.
+    pub(crate) fn clear(&self) {
+        self.tables.lock().clear();
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<VectorTable>> {
         if !self.any.load(Ordering::Acquire) {

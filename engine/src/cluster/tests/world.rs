@@ -1,0 +1,313 @@
+//! Whole clusters from one seed: the real engine on simulated disks, a network that delays, loses,
+//! repeats and reorders, nodes that are cut off and lose their power. Callers move money between
+//! accounts meanwhile and look at the sum. Then all is healed: what was acknowledged is there, once,
+//! what is there was asked for, and all members hold the same rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use terrane_wal::env::SimEnv;
+use terrane_wal::io::sim::SimDisk;
+
+use super::*;
+use crate::cluster::network::Faults;
+use crate::error::Outcome;
+use crate::txn::Transaction;
+use crate::{Table, TableDef};
+
+const ACCOUNTS: TableDef<u64, i64> = TableDef::new("accounts");
+const MOVES: TableDef<u64, u64> = TableDef::new("moves");
+const COUNT: u64 = 8;
+const EACH: i64 = 100;
+
+/// What callers were told.
+#[derive(Debug, Default)]
+struct Told {
+    acknowledged: BTreeSet<u64>,
+    unknown: BTreeSet<u64>,
+    refused: u64,
+    sums: u64,
+}
+
+struct World {
+    sim: SimEnv,
+    network: LocalNetwork,
+    cluster: Cluster,
+    disks: BTreeMap<NodeId, SimDisk>,
+    nodes: BTreeMap<NodeId, Node>,
+    told: Arc<Mutex<Told>>,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+}
+
+fn layout() -> Topology {
+    Topology::new()
+        .suspect_after(Duration::from_millis(600))
+        .calm_after_failover(Duration::ZERO)
+        .commit_within(Duration::from_secs(3))
+        .wait_for_leader(Duration::from_secs(5))
+        .memory_bytes(8 << 20)
+}
+
+fn faults() -> Faults {
+    Faults {
+        lose_percent: 2,
+        repeat_percent: 2,
+        delay_max: Duration::from_millis(20),
+    }
+}
+
+fn tables(db: &Database) -> Result<(Table<u64, i64>, Table<u64, u64>)> {
+    Ok((db.table(ACCOUNTS)?, db.table(MOVES)?))
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let sim = SimEnv::new(seed);
+        sim.set_steps_max(40_000_000);
+        let network = LocalNetwork::chaotic(&sim.env(), faults());
+        let mut disks = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        for id in (1..=3).map(NodeId) {
+            let disk = SimDisk::new();
+            nodes.insert(id, node(&sim, &network, &disk, id));
+            disks.insert(id, disk);
+        }
+        let all: Vec<Node> = nodes.values().cloned().collect();
+        // The topology has a disk that nothing happens to.
+        let cluster = Cluster::create_in(&sim.env(), Path::new("/topology"), &all, layout());
+        World {
+            network,
+            cluster: cluster.unwrap(),
+            disks,
+            nodes,
+            told: Arc::default(),
+            stop: Arc::default(),
+            sim,
+        }
+    }
+
+    fn random(&self, stream: &'static str, below: u64) -> u64 {
+        self.sim.env().rng.next_u64(stream) % below
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.sim.env().park.waiter().park_timeout(time);
+    }
+
+    fn leader_of(&self) -> Option<Database> {
+        leader(&self.cluster)
+    }
+
+    fn wait_leader(&self) -> Database {
+        let shard = self.cluster.shards()[0].clone();
+        let within = Duration::from_secs(30);
+        self.cluster.wait_leader(&shard, within).unwrap();
+        self.leader_of().unwrap()
+    }
+
+    fn fill(&self) {
+        let db = self.wait_leader();
+        let (accounts, _) = tables(&db).unwrap();
+        let fill = |tx: &mut Transaction| {
+            (0..COUNT).try_for_each(|account| accounts.put(tx, account, &EACH))
+        };
+        db.write(fill).unwrap();
+    }
+
+    /// Calls that go on until they are stopped.
+    fn callers(&self) -> Vec<Box<dyn terrane_wal::env::Joiner>> {
+        (0..3)
+            .map(|caller| {
+                let (cluster, env) = (self.cluster.clone(), self.sim.env());
+                let (told, stop) = (Arc::clone(&self.told), Arc::clone(&self.stop));
+                let body = move || {
+                    let mut number = caller << 32;
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        number += 1;
+                        call(&cluster, &env, &told, number);
+                        let pause = env.rng.next_u64("pause") % 20;
+                        let waiter = env.park.waiter();
+                        waiter.park_timeout(Duration::from_millis(pause));
+                    }
+                };
+                let spawn = self.sim.env().spawn;
+                spawn.spawn("caller", Box::new(body)).unwrap()
+            })
+            .collect()
+    }
+
+    /// Something bad happens.
+    fn harm(&mut self) {
+        let id = NodeId(1 + self.random("victim", 3) as u32);
+        let other = NodeId(1 + self.random("other", 3) as u32);
+        match self.random("harm", 4) {
+            0 => self.network.isolate(id),
+            1 => self.network.cut_link(id, other),
+            2 => self.network.heal(),
+            _ => self.lose_power(id),
+        }
+    }
+
+    /// A power cut: what was not synced is there, in part or not at all.
+    fn lose_power(&mut self, id: NodeId) {
+        // Nobody hears it any more, so what it does from here on counts for nothing.
+        let endpoint = self.network.endpoint(id);
+        let seed = self.random("cut", u64::MAX);
+        let image = self.disks[&id].crash(seed);
+        self.nodes[&id].stop();
+        drop(endpoint);
+        let node = node(&self.sim, &self.network, &image, id);
+        self.cluster.join(&node).unwrap();
+        self.nodes.insert(id, node);
+        self.disks.insert(id, image);
+    }
+
+    /// All that is left is to agree.
+    fn heal(&self) {
+        self.network.heal();
+        self.network.set_faults(Faults::default());
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn check(&self) {
+        let db = self.wait_leader();
+        let (accounts, moves) = tables(&db).unwrap();
+        let at = db.snapshot();
+        let sum: i64 = accounts.iter(&at).map(|row| row.unwrap().1).sum();
+        assert_eq!(sum, EACH * COUNT as i64);
+        let found: BTreeSet<u64> = moves.iter(&at).map(|row| row.unwrap().0).collect();
+        let told = self.told.lock();
+        let lost: Vec<_> = told.acknowledged.difference(&found).collect();
+        assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+        let asked: BTreeSet<u64> = told.acknowledged.union(&told.unknown).copied().collect();
+        let never: Vec<_> = found.difference(&asked).collect();
+        assert!(
+            never.is_empty(),
+            "told to have failed, and there: {never:?}"
+        );
+        drop(told);
+        self.check_members(&at);
+    }
+
+    /// All members come to hold the same rows.
+    fn check_members(&self, at: &crate::Snapshot) {
+        let shard = self.cluster.shards()[0].clone();
+        for round in 0.. {
+            let status = self.cluster.status(&shard).unwrap();
+            let applied: Vec<u64> = status.iter().map(|status| status.applied).collect();
+            let failures: Vec<_> = status.iter().filter_map(|s| s.failure.clone()).collect();
+            assert!(failures.is_empty(), "{failures:?}");
+            if applied.len() == 3 && applied.iter().all(|at| *at == applied[0]) {
+                break;
+            }
+            assert!(round < 300, "members do not catch up: {status:?}");
+            self.sleep(Duration::from_millis(100));
+        }
+        let rows = |db: &Database, at: &crate::Snapshot| {
+            let (accounts, moves) = tables(db).unwrap();
+            let accounts: Vec<_> = accounts.iter(at).map(Result::unwrap).collect();
+            let moves: Vec<_> = moves.iter(at).map(Result::unwrap).collect();
+            (accounts, moves)
+        };
+        let expected = rows(at.database(), at);
+        for (id, node) in &self.nodes {
+            let db = Database::detached(&node.host(0).unwrap().core().unwrap());
+            assert_eq!(rows(&db, &db.snapshot()), expected, "{id}");
+        }
+    }
+}
+
+fn node(sim: &SimEnv, network: &LocalNetwork, disk: &SimDisk, id: NodeId) -> Node {
+    let endpoint = Arc::new(network.endpoint(id));
+    Node::open_in(sim.env_on(disk), id, Path::new("/node"), endpoint).unwrap()
+}
+
+fn leader(cluster: &Cluster) -> Option<Database> {
+    let (_, host) = cluster.inner.leader_of(0)?;
+    Some(Database::detached(&host.core()?))
+}
+
+/// One call: money moves, or the sum is looked at.
+fn call(cluster: &Cluster, env: &Env, told: &Mutex<Told>, number: u64) {
+    let Some((_, host)) = cluster.inner.leader_of(0) else {
+        return;
+    };
+    let Some(core) = host.core() else { return };
+    let db = Database::detached(&core);
+    let Ok((accounts, moves)) = tables(&db) else {
+        return;
+    };
+    if env.rng.next_u64("read") % 4 == 0 {
+        let at = db.snapshot();
+        let rows: Result<Vec<_>> = accounts.iter(&at).collect();
+        if let Ok(rows) = rows
+            && host.has_lease()
+        {
+            let sum: i64 = rows.iter().map(|row| row.1).sum();
+            assert_eq!(sum, EACH * COUNT as i64, "a snapshot that is torn");
+            told.lock().sums += 1;
+        }
+        return;
+    }
+    let draw = |below: u64| env.rng.next_u64("move") % below;
+    let (from, to, amount) = (draw(COUNT), draw(COUNT), draw(10) as i64);
+    let outcome = db.write(|tx| {
+        let have = accounts.get(tx, from)?.unwrap_or(0);
+        accounts.put(tx, from, &(have - amount))?;
+        let have = accounts.get(tx, to)?.unwrap_or(0);
+        accounts.put(tx, to, &(have + amount))?;
+        moves.put(tx, number, &from)
+    });
+    let mut told = told.lock();
+    match outcome {
+        Ok(()) => drop(told.acknowledged.insert(number)),
+        Err(error) if error.outcome() == Outcome::Unknown => drop(told.unknown.insert(number)),
+        Err(_) => told.refused += 1,
+    }
+}
+
+fn run(seed: u64) -> (u64, Told) {
+    let mut world = World::new(seed);
+    world.fill();
+    let callers = world.callers();
+    for _ in 0..12 {
+        let pause = 100 + world.random("calm", 1_500);
+        world.sleep(Duration::from_millis(pause));
+        world.harm();
+    }
+    world.heal();
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    world.check();
+    let hash = world.sim.trace_hash();
+    world.nodes.values().for_each(Node::stop);
+    let told = std::mem::take(&mut *world.told.lock());
+    (hash, told)
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_happens() {
+    let set = |name: &str| std::env::var(name).ok().map(|text| text.parse().unwrap());
+    let first: u64 = set("TERRANE_CLUSTER_SEED").unwrap_or(0);
+    let count: u64 = set("TERRANE_CLUSTER_SEEDS").unwrap_or(3);
+    let mut all = Told::default();
+    let mut acknowledged = 0;
+    for seed in first..first + count {
+        let done = std::panic::catch_unwind(|| run(seed));
+        let (_, told) = done.unwrap_or_else(|cause| {
+            eprintln!("TERRANE_CLUSTER_SEED={seed} TERRANE_CLUSTER_SEEDS=1");
+            std::panic::resume_unwind(cause)
+        });
+        acknowledged += told.acknowledged.len() as u64;
+        all.unknown.extend(&told.unknown);
+        all.refused += told.refused;
+        all.sums += told.sums;
+    }
+    println!(
+        "cluster seeds: {count}, acknowledged {acknowledged}, unknown {}, refused {}, sums {}",
+        all.unknown.len(),
+        all.refused,
+        all.sums
+    );
+    assert!(acknowledged > 50 * count && all.sums > 10 * count);
+}
