@@ -17,6 +17,7 @@ use terrane_wal::{LogOptions, limits as wal_limits};
 use crate::database::{Database, Durability, no_replicas};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{COMMIT_BYTES, COMMIT_KEYS};
+use crate::local::Local;
 use crate::recovery::{self, RecoveryProgress};
 use crate::txn::Isolation;
 
@@ -246,7 +247,7 @@ impl Builder {
         };
         let background = options.background;
         let core = recovery::open(env, path, options)?;
-        Database::over(core, background)
+        Ok(Database::alone(Local::over(core, background)?))
     }
 
     /// Checks every option and fills in the defaults.

@@ -3,22 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use terrane_btree::Class;
-use terrane_wal::lsn::{TreeId, Ts};
-use terrane_wal::sync::{AtomicBool, Ordering};
-
 use crate::builder::Builder;
-use crate::catalog::{self, OUTCOMES, Remembered, TableInfo, TableSpec};
-use crate::checkpoint;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::limits::MAX_IDEMPOTENCY_KEY_BYTES;
-use crate::metrics::{IoCounts, Stats};
+use crate::local::Local;
+use crate::metrics::Stats;
+use crate::routes::{Anchor, Routes};
 use crate::runtime::Core;
-use crate::runtime::worker::Worker;
-use crate::txn::intents::Intents;
-use crate::txn::snapshot::read_row;
 use crate::txn::transaction::Begin;
-use crate::txn::{Isolation, Snapshot, Transaction, commit, retry, sweep};
+use crate::txn::{Isolation, Snapshot, Transaction, retry};
 
 /// How safe a commit is when it returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,14 +43,16 @@ pub struct Commit {
 /// An open database. Clones are handles of the same one; the last one closes it when dropped.
 #[derive(Clone, Debug)]
 pub struct Database {
-    handle: Arc<Handle>,
+    place: Place,
 }
 
-#[derive(Debug)]
-struct Handle {
-    core: Arc<Core>,
-    worker: Option<Worker>,
-    ended: AtomicBool,
+/// What serves a handle.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// The trees of one directory.
+    Alone(Local),
+    /// Whoever leads the shard.
+    Cluster(Arc<dyn Routes>),
 }
 
 impl Database {
@@ -75,55 +70,64 @@ impl Database {
         Builder::new()
     }
 
-    /// The handle of a database that recovery has made ready.
-    pub(crate) fn over(core: Arc<Core>, background: bool) -> Result<Database> {
-        let worker = if background {
-            Some(Worker::start(&core)?)
-        } else {
-            None
-        };
-        let ended = AtomicBool::new(false);
-        Ok(Database {
-            handle: Arc::new(Handle {
-                core,
-                worker,
-                ended,
-            }),
-        })
-    }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.handle.core
-    }
-
-    /// A handle for the background work: its end closes nothing.
-    pub(crate) fn detached(core: &Arc<Core>) -> Database {
+    /// The handle of a database by itself.
+    pub(crate) fn alone(local: Local) -> Database {
         Database {
-            handle: Arc::new(Handle {
-                core: core.clone(),
-                worker: None,
-                ended: AtomicBool::new(true),
-            }),
+            place: Place::Alone(local),
+        }
+    }
+
+    /// The handle of a cluster's database.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no member is hosted yet"))]
+    pub(crate) fn routed(routes: Arc<dyn Routes>) -> Database {
+        Database {
+            place: Place::Cluster(routes),
+        }
+    }
+
+    /// The trees of a database by itself.
+    #[inline]
+    pub(crate) fn lone(&self) -> Option<&Local> {
+        match &self.place {
+            Place::Alone(local) => Some(local),
+            Place::Cluster(_) => None,
+        }
+    }
+
+    /// What serves the handle.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The trees that serve a call that begins now.
+    ///
+    /// # Errors
+    /// `Unavailable` if no member of the cluster leads.
+    pub(crate) fn leader(&self) -> Result<Local> {
+        match &self.place {
+            Place::Alone(local) => Ok(local.clone()),
+            Place::Cluster(routes) => routes.leader(),
         }
     }
 
     /// A consistent state to read from: everything committed at this database's level.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::begin(self)
+        match &self.place {
+            Place::Alone(_) => Snapshot::begin(Anchor::of(self)),
+            Place::Cluster(routes) => {
+                let taken = routes.snapshot(self);
+                taken.unwrap_or_else(|error| Snapshot::begin(Anchor::at(self, Err(error))))
+            }
+        }
     }
 
     /// Begins a write transaction with the database's isolation and durability.
     #[must_use]
     pub fn begin(&self) -> Transaction {
-        let core = self.core();
-        let begin = Begin {
-            isolation: core.options.isolation,
-            durability: core.options.durability,
-            idempotency: None,
-            age: core.next_age(),
-        };
-        Transaction::begin(self, begin)
+        let anchor = Anchor::of(self);
+        let begin = anchor.local().map(|local| Begin::of(local.core()));
+        Transaction::begin(anchor, begin.unwrap_or_default())
     }
 
     /// Runs `body` in a transaction and commits it. On a conflict its writes are dropped and it
@@ -165,60 +169,23 @@ impl Database {
     pub fn outcome(&self, key: impl AsRef<[u8]>) -> Result<Outcome> {
         let key = key.as_ref();
         check_idempotency(key)?;
-        let core = self.core();
-        core.check_process()?;
-        // The intent on the key waits for a commit that is under way with it.
-        let shared: Arc<[u8]> = key.into();
-        let mut intents = Intents::new(core, core.next_age());
-        intents.place(OUTCOMES, &shared, None)?;
-        let Some(row) = read_row(core, OUTCOMES, key, Ts(u64::MAX))?.value else {
-            return Ok(Outcome::Aborted);
-        };
-        drop(intents);
-        let remembered = Remembered::decode(&row)?;
-        if remembered.is_over(core.now_wall()) {
-            return Ok(Outcome::Aborted);
-        }
-        if core.log.is_none() {
-            return Ok(Outcome::Committed);
-        }
-        commit::wait_applied(core, remembered.ts)?;
-        match core.wait_read(core.prefix.applied().0) {
-            Ok(()) => Ok(Outcome::Committed),
-            Err(_) => Ok(Outcome::Unknown),
-        }
+        Ok(retry::outcome(self, key)?.0)
     }
 
     /// What open found worth telling, though it is no error: that a ring was refused and a pool of
     /// threads serves instead, that the newest image was damaged and the one before it was opened.
     #[must_use]
     pub fn notices(&self) -> &[String] {
-        &self.core().options.notices
+        self.lone()
+            .map_or(&[], |local| &local.core().options.notices)
     }
 
-    /// Counters of the database and of everything below it.
+    /// Counters of the database and of everything below it; of a cluster, those of the member that
+    /// leads.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let core = self.core();
-        let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        Stats {
-            commits: load(&core.counters.commits),
-            conflicts: load(&core.counters.conflicts),
-            retries: load(&core.counters.retries),
-            voids: load(&core.counters.voids),
-            unknown: load(&core.counters.unknown),
-            recent_rows: core.recent.entries() as u64,
-            recent_bytes: sweep::bytes(core) as u64,
-            read_positions: core.reads.active() as u64,
-            ghosts_purged: load(&core.counters.ghosts_purged),
-            snapshots_too_old: load(&core.counters.snapshots_too_old),
-            checkpoints_failed: load(&core.counters.checkpoints_failed),
-            vectors: core.vectors.stats(),
-            backend: core.env.disk.backend(),
-            io: IoCounts::read(core.env.disk.stats()),
-            log: core.log.as_ref().map(|log| log.stats()).unwrap_or_default(),
-            store: core.store.stats(),
-        }
+        self.leader()
+            .map_or_else(|_| Stats::none(), |local| local.stats())
     }
 
     /// Writes a checkpoint that holds everything committed before the call, so that a reopen has
@@ -227,8 +194,7 @@ impl Database {
     /// # Errors
     /// `Full`, `Io`: the older images stay, nothing is lost. `ReadOnly`, `Closed`.
     pub fn checkpoint(&self) -> Result<()> {
-        self.core().check_writable()?;
-        checkpoint::now(self.core(), false)
+        retry::at_leader(self, Local::checkpoint)
     }
 
     /// One round of the background work, for a database opened without its thread. True if there
@@ -236,7 +202,8 @@ impl Database {
     #[cfg(feature = "sim")]
     pub fn background_step(&self) -> bool {
         use crate::runtime::worker::{Due, step};
-        step(self.core()) == Due::Now
+        self.leader()
+            .is_ok_and(|local| step(local.core()) == Due::Now)
     }
 
     /// Verifies every page, tree and slot of a database that nobody changes meanwhile; what is
@@ -246,12 +213,13 @@ impl Database {
     /// `Io` if the device fails, `Closed`.
     #[cfg(feature = "sim")]
     pub fn check_store(&self) -> Result<Vec<String>> {
-        self.core().check_open()?;
+        let local = self.leader()?;
+        local.core().check_open()?;
         let mut findings = Vec::new();
         let mut found = |finding: terrane_btree::check::Finding| {
             findings.push(finding.error.to_string());
         };
-        self.core().store.check(&mut found)?;
+        local.core().store.check(&mut found)?;
         Ok(findings)
     }
 
@@ -262,14 +230,16 @@ impl Database {
     /// As [`Database::checkpoint`].
     #[cfg(feature = "sim")]
     pub fn checkpoint_step(&self) -> Result<bool> {
-        checkpoint::single_step(self.core())
+        crate::checkpoint::single_step(self.leader()?.core())
     }
 
     /// From now on every handle answers as one that a forked child has inherited, until it is told
     /// otherwise: for tests, which cannot fork safely. Returns one of the handles.
     #[cfg(feature = "sim")]
     pub fn as_in_a_fork(&self, forked: bool) -> Database {
-        self.core().set_foreign(forked);
+        if let Ok(local) = self.leader() {
+            local.core().set_foreign(forked);
+        }
         self.clone()
     }
 
@@ -280,75 +250,22 @@ impl Database {
     /// What the last flush or checkpoint gives; the database is closed all the same, and nothing
     /// that was acknowledged is lost.
     pub fn close(&self) -> Result<()> {
-        self.handle.end()
-    }
-
-    /// The page size class of new tables.
-    pub(crate) fn page_class(&self) -> Class {
-        self.core().options.page_class
-    }
-
-    /// Opens the table `name`, creating it and its trees if it does not exist.
-    ///
-    /// # Errors
-    /// `Invalid` for a bad name, `Schema` naming both sides, and those of a commit.
-    pub(crate) fn open_table(&self, name: &str, spec: &TableSpec<'_>) -> Result<Arc<TableInfo>> {
-        catalog::open_table(self, name, spec)
-    }
-
-    /// A row id of the table in `tree` that was never given out. Taken from logged blocks; numbers
-    /// are lost when the process ends, never repeated.
-    ///
-    /// # Errors
-    /// Those of a commit.
-    pub(crate) fn next_row_id(&self, tree: TreeId) -> Result<u64> {
-        catalog::next_row_id(self, tree)
+        match &self.place {
+            Place::Alone(local) => local.close(),
+            Place::Cluster(routes) => routes.close(),
+        }
     }
 }
 
-impl Handle {
-    fn end(&self) -> Result<()> {
-        let core = &self.core;
-        if self.ended.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        if core.is_foreign() {
-            // A forked child has the memory but none of the threads, and the files belong to its
-            // parent: nothing is written, nothing is waited for, nothing is given back.
-            std::mem::forget(core.clone());
-            return Ok(());
-        }
-        let alone = core.gate.close();
-        core.set_closed();
-        drop(alone);
-        if let Some(worker) = &self.worker {
-            worker.stop(core);
-        }
-        let outcome = self.last_checkpoint();
-        checkpoint::abandon(core);
-        core.unlock();
-        outcome
+/// What tests of the trees look at.
+#[cfg(test)]
+impl Database {
+    pub(crate) fn local(&self) -> &Local {
+        self.lone().expect("a database by itself")
     }
 
-    /// Leaves an image that holds everything, if nothing has failed.
-    fn last_checkpoint(&self) -> Result<()> {
-        let core = &self.core;
-        let Some(log) = &core.log else { return Ok(()) };
-        if core.has_panicked() {
-            return Ok(());
-        }
-        log.flush()?;
-        if !core.is_poisoned() && core.unapplied.len() == 0 && !std::thread::panicking() {
-            checkpoint::now(core, true)?;
-        }
-        Ok(log.close()?)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // Nobody is there to be told; what was acknowledged is in the log.
-        let _ = self.end();
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        self.local().core()
     }
 }
 
@@ -380,18 +297,31 @@ impl Default for WriteOptions {
 }
 
 impl WriteOptions {
+    /// How a transaction with these options is to run.
+    ///
+    /// # Errors
+    /// As [`WriteOptions::effective_durability`].
+    pub(crate) fn begin(&self, core: &Core) -> Result<Begin> {
+        Ok(Begin {
+            isolation: self.isolation.unwrap_or(core.options.isolation),
+            durability: self.effective_durability(core)?,
+            idempotency: self.idempotency.clone(),
+            age: core.next_age(),
+        })
+    }
+
     /// The durability to wait for.
     ///
     /// # Errors
     /// `Invalid` if it cannot be kept, or is less than the database's.
-    pub(crate) fn effective_durability(&self, core: &Core) -> Result<Durability> {
+    fn effective_durability(&self, core: &Core) -> Result<Durability> {
         if let Some(key) = &self.idempotency {
             check_idempotency(key)?;
         }
         let own = core.options.durability;
         match self.durability {
             None => Ok(own),
-            Some(Durability::Replicated) => Err(no_replicas()),
+            Some(Durability::Replicated) if core.standing.is_none() => Err(no_replicas()),
             Some(asked) if asked < own => {
                 let error = Error::new(ErrorKind::Invalid, "a write may only ask for more");
                 Err(error
@@ -451,16 +381,11 @@ impl Writer {
     /// Begins a transaction by hand with these options; nothing is retried.
     ///
     /// # Errors
-    /// `Invalid` for options that cannot be kept.
+    /// `Invalid` for options that cannot be kept; `Unavailable` if no member of a cluster leads.
     pub fn begin(&self) -> Result<Transaction> {
-        let core = self.db.core();
-        let begin = Begin {
-            isolation: self.options.isolation.unwrap_or(core.options.isolation),
-            durability: self.options.effective_durability(core)?,
-            idempotency: self.options.idempotency.clone(),
-            age: core.next_age(),
-        };
-        Ok(Transaction::begin(&self.db, begin))
+        let anchor = Anchor::of(&self.db);
+        let begin = self.options.begin(anchor.local()?.core())?;
+        Ok(Transaction::begin(anchor, begin))
     }
 
     /// Runs `body` as [`Database::try_write`] does, and returns the commit too.

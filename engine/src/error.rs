@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -139,13 +140,14 @@ pub struct Error {
     inner: Box<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     outcome: Outcome,
     retryable: bool,
     message: Cow<'static, str>,
     context: Vec<(&'static str, String)>,
-    source: Option<Box<dyn StdError + Send + Sync + 'static>>,
+    source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
 }
 
 // E1
@@ -196,8 +198,16 @@ impl Error {
     /// Keeps the error that this one came from; see [`std::error::Error::source`].
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        self.inner.source = Some(source.into());
+        self.inner.source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// The same error, to be told once more.
+    #[cfg(not(loom))]
+    pub(crate) fn again(&self) -> Error {
+        Error {
+            inner: self.inner.clone(),
+        }
     }
 
     /// Says what became of the transaction, where it is not what the kind implies.
@@ -316,6 +326,23 @@ mod tests {
             "unknown: the commit may be lost [outcome: Unknown]\n  \
              caused by: io: a read failed\n  caused by: disk on fire"
         );
+    }
+
+    #[test]
+    fn an_error_that_is_told_again_says_all_of_it() {
+        let lower = std::io::Error::other("disk on fire");
+        let error = Error::new(ErrorKind::Unavailable, "nobody leads")
+            .with("shard", 7)
+            .with_outcome(Outcome::Committed)
+            .with_retryable(false)
+            .caused_by(lower);
+        let again = error.again();
+        assert_eq!(format!("{again:?}"), format!("{error:?}"));
+        assert_eq!(
+            (again.kind(), again.outcome()),
+            (error.kind(), error.outcome())
+        );
+        assert!(!again.with_outcome(Outcome::Aborted).is_retryable());
     }
 
     #[test]

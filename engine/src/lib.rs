@@ -72,6 +72,8 @@ mod index;
 pub mod inspect;
 pub mod limits;
 #[cfg(not(loom))]
+mod local;
+#[cfg(not(loom))]
 mod metrics;
 #[cfg(not(loom))]
 mod query;
@@ -79,6 +81,8 @@ mod query;
 mod recovery;
 #[cfg(not(loom))]
 mod replica;
+#[cfg(not(loom))]
+mod routes;
 #[cfg(not(loom))]
 mod runtime;
 #[cfg(not(loom))]

@@ -88,6 +88,30 @@ pub struct Stats {
     pub store: StoreStats,
 }
 
+impl Stats {
+    /// Of a cluster that nobody leads.
+    pub(crate) fn none() -> Stats {
+        Stats {
+            commits: 0,
+            conflicts: 0,
+            retries: 0,
+            voids: 0,
+            unknown: 0,
+            recent_rows: 0,
+            recent_bytes: 0,
+            read_positions: 0,
+            ghosts_purged: 0,
+            snapshots_too_old: 0,
+            checkpoints_failed: 0,
+            vectors: Vec::new(),
+            backend: Backend::Pool,
+            io: IoCounts::default(),
+            log: LogStats::default(),
+            store: StoreStats::default(),
+        }
+    }
+}
+
 /// What a vector index counts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

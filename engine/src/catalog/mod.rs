@@ -18,10 +18,10 @@ use terrane_vector::IndexState;
 use terrane_wal::lsn::TreeId;
 use terrane_wal::sync::Mutex;
 
-use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::vector::create;
 use crate::limits::{MAX_TABLE_NAME_BYTES, ROW_ID_BLOCK};
+use crate::local::Local;
 use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::commit::{Entrance, run};
@@ -135,12 +135,12 @@ impl Catalog {
 /// `Invalid` for a bad name or another page size than the table has, `Schema` naming both sides,
 /// and those of a commit.
 pub(crate) fn open_table(
-    db: &Database,
+    local: &Local,
     name: &str,
     spec: &TableSpec<'_>,
 ) -> Result<Arc<TableInfo>> {
     check_name(name)?;
-    let core = db.core();
+    let core = local.core();
     core.check_process()?;
     if let Some(table) = core.catalog.find(name) {
         check_class(core, &table, spec)?;
@@ -159,7 +159,7 @@ pub(crate) fn open_table(
                 Evolution::Replace { .. } => table.with_schema(spec.schema),
             },
         };
-        let mut tx = system_transaction(db);
+        let mut tx = system_transaction(local);
         if table.schema_version == 1 {
             for op in table.tree_ops() {
                 tx.tree_op(op);
@@ -193,14 +193,14 @@ pub(crate) fn open_table(
 /// # Errors
 /// `NotFound` if there is no such table, and those of a commit.
 pub(crate) fn add_vector_index(
-    db: &Database,
+    local: &Local,
     name: &str,
     field: u16,
     options: (usize, bool),
 ) -> Result<()> {
-    let core = db.core();
+    let core = local.core();
     core.check_writable()?;
-    change_vectors(db, name, |tx, table| {
+    change_vectors(local, name, |tx, table| {
         if table.vectors.iter().any(|vector| vector.field == field) {
             return Ok(false);
         }
@@ -220,8 +220,8 @@ pub(crate) fn add_vector_index(
 ///
 /// # Errors
 /// As [`add_vector_index`].
-pub(crate) fn drop_vector_index(db: &Database, name: &str, field: u16) -> Result<()> {
-    change_vectors(db, name, |_, table| {
+pub(crate) fn drop_vector_index(local: &Local, name: &str, field: u16) -> Result<()> {
+    change_vectors(local, name, |_, table| {
         let before = table.vectors.len();
         table.vectors.retain(|vector| vector.field != field);
         Ok(table.vectors.len() < before)
@@ -231,17 +231,17 @@ pub(crate) fn drop_vector_index(db: &Database, name: &str, field: u16) -> Result
 /// Changes the vector indexes of a table in a transaction of its own, unless `change` finds nothing
 /// to do.
 fn change_vectors(
-    db: &Database,
+    local: &Local,
     name: &str,
     change: impl FnOnce(&mut Transaction, &mut TableInfo) -> Result<bool>,
 ) -> Result<()> {
-    let core = db.core();
+    let core = local.core();
     let ticket = {
         let _alone = core.gate.close();
         let missing = || Error::new(ErrorKind::NotFound, "there is no such table");
         let stored = core.catalog.find(name);
         let mut table = (*stored.ok_or_else(|| missing().with("table", name))?).clone();
-        let mut tx = system_transaction(db);
+        let mut tx = system_transaction(local);
         if !change(&mut tx, &mut table)? {
             return Ok(());
         }
@@ -271,13 +271,13 @@ fn check_class(core: &Core, table: &TableInfo, spec: &TableSpec<'_>) -> Result<(
 }
 
 /// A row id of the table in `tree` that was never given out.
-pub(crate) fn next_row_id(db: &Database, tree: TreeId) -> Result<u64> {
-    let core = db.core();
+pub(crate) fn next_row_id(local: &Local, tree: TreeId) -> Result<u64> {
+    let core = local.core();
     loop {
         if let Some(id) = core.catalog.take_row_id(tree) {
             return Ok(id);
         }
-        let block = reserve_row_ids(db, tree)?;
+        let block = reserve_row_ids(local, tree)?;
         core.catalog
             .state
             .lock()
@@ -290,11 +290,11 @@ pub(crate) fn next_row_id(db: &Database, tree: TreeId) -> Result<u64> {
 
 /// Logs a block of row ids as given out. The block's entry comes before every entry that uses one
 /// of its ids, so it need not be waited for.
-fn reserve_row_ids(db: &Database, tree: TreeId) -> Result<std::ops::Range<u64>> {
+fn reserve_row_ids(local: &Local, tree: TreeId) -> Result<std::ops::Range<u64>> {
     let mut key = vec![2];
     key.extend(tree.0.to_be_bytes());
     loop {
-        let mut tx = system_transaction(db);
+        let mut tx = system_transaction(local);
         let next = match tx.get_for_update_raw(COUNTERS, &key)? {
             Some(row) => counter(&row)?,
             None => 1,
@@ -325,15 +325,13 @@ pub(crate) fn load(core_tree: &terrane_btree::Tree) -> Result<Vec<TableInfo>> {
     Ok(tables)
 }
 
-pub(crate) fn system_transaction(db: &Database) -> Transaction {
-    let core = db.core();
+pub(crate) fn system_transaction(local: &Local) -> Transaction {
+    let core = local.core();
     let begin = Begin {
         isolation: Isolation::Snapshot,
-        durability: core.options.durability,
-        idempotency: None,
-        age: core.next_age(),
+        ..Begin::of(core)
     };
-    Transaction::begin(db, begin)
+    Transaction::begin(local.into(), begin)
 }
 
 pub(crate) fn next_tree(core: &Core) -> Result<TreeId> {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use terrane_shard::ShardId;
 use terrane_shard::policy::MemberId;
 use terrane_shard::topology::{Fencing, ShardRecord, Topology, TopologyError, Version};
+use terrane_wal::env::Env;
 use terrane_wal::sync::Mutex;
 
 use crate::database::{Database, Durability};
@@ -38,6 +39,7 @@ const VERSION_BYTES: usize = size_of::<u64>();
 #[derive(Clone, Debug)]
 pub(crate) struct Embedded {
     db: Database,
+    env: Env,
     records: Table<String, Vec<u8>>,
     locks: Arc<Mutex<Locks>>,
 }
@@ -65,7 +67,8 @@ impl Embedded {
     /// `Invalid` if commits of the database are not durable when they return: a snapshot of it
     /// would show what a crash takes back. Those of a commit, which makes the table.
     pub(crate) fn open(db: Database) -> Result<Self> {
-        let durability = db.core().options.durability;
+        let local = db.leader()?;
+        let durability = local.core().options.durability;
         if durability < Durability::Local {
             let what = "a topology needs a database whose commits are durable";
             return Err(Error::new(ErrorKind::Invalid, what)
@@ -74,6 +77,7 @@ impl Embedded {
         }
         Ok(Self {
             records: db.table(RECORDS)?,
+            env: local.core().env.clone(),
             db,
             locks: Arc::default(),
         })
@@ -127,7 +131,7 @@ impl Topology for Embedded {
         holder: MemberId,
         ttl_ms: u64,
     ) -> Result<Option<Fencing>, TopologyError> {
-        let now = self.db.core().env.clock.now_mono();
+        let now = self.env.clock.now_mono();
         let mut locks = self.locks.lock();
         let held = locks.held.get(shard).filter(|lease| now < lease.end);
         if held.is_some_and(|lease| lease.holder != holder) {

@@ -122,7 +122,7 @@ fn at_field(error: Error, shape: &Shape, def: &FieldDef) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Weak};
+    use std::sync::Arc;
 
     use terrane_btree::Class;
 
@@ -131,6 +131,7 @@ mod tests {
     use crate::catalog::schema::Schema;
     use crate::catalog::{IndexInfo, RowIds, TableInfo};
     use crate::codec::{Key, Value};
+    use crate::runtime::home::Home;
 
     #[derive(Record)]
     struct Row {
@@ -163,7 +164,7 @@ mod tests {
         };
         Shape {
             info: Arc::new(info),
-            of: Weak::new(),
+            home: Home::default(),
             fields: Row::FIELDS,
             key_type: u64::key_type,
         }

@@ -136,7 +136,13 @@ impl<K: Key, V: Record> Nearest<K, V> {
     pub fn run(self, read: &impl Read) -> Result<Vec<Hit<K, V>>> {
         self.shape.check_read(read)?;
         let query = self.check().map_err(|error| self.in_field(error))?;
-        let table = read.database().core().vectors.get(self.shape.info.tree);
+        let core = read.local()?.core();
+        core.shown(self.find(read, &query, core))
+    }
+
+    /// The hits for a query that can be served.
+    fn find(&self, read: &impl Read, query: &Prepared, core: &Core) -> Result<Vec<Hit<K, V>>> {
+        let table = core.vectors.get(self.shape.info.tree);
         if let (Some(table), false) = (&table, self.exact) {
             table.check_whole(Some(self.def.id))?;
         }
@@ -152,15 +158,15 @@ impl<K: Key, V: Record> Nearest<K, V> {
             return Ok(Vec::new());
         }
         match indexed {
-            Some((table, hosted)) if self.is_worth_it(read.database().core(), hosted)? => {
+            Some((table, hosted)) if self.is_worth_it(core, hosted)? => {
                 // The state first, the newest centres after it (S4).
                 let state = read.state(self.shape.info.tree)?;
                 match hosted.serves(state.pin.ts()) {
-                    true => self.by_index(read, &state, &query, table, hosted),
-                    false => self.by_scan(read, &query),
+                    true => self.by_index(read, &state, query, table, hosted),
+                    false => self.by_scan(read, query),
                 }
             }
-            _ => self.by_scan(read, &query),
+            _ => self.by_scan(read, query),
         }
     }
 
@@ -213,7 +219,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         hosted: &Hosted,
     ) -> Result<Vec<Hit<K, V>>> {
         let tree = self.shape.info.tree;
-        let core = read.database().core();
+        let core = read.local()?.core();
         let filter = self.filter.as_ref().map(|filter| filter as &dyn RowFilter);
         let mut view = View::new(core, table, hosted, state.pin.ts());
         (view.own, view.filter) = (state.own.as_deref(), filter);

@@ -126,6 +126,7 @@ impl Opening<'_> {
         let env = self.trees_env();
         let source = Source {
             env,
+            uuid: opened.uuid,
             dir: self.dir,
             options: self.options,
             store,

@@ -73,6 +73,7 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
                 return read_only(
                     Source {
                         env,
+                        uuid: opened.uuid,
                         dir,
                         options,
                         store,
@@ -84,6 +85,7 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
             recover(
                 Source {
                     env,
+                    uuid: opened.uuid,
                     dir,
                     options,
                     store,
@@ -133,6 +135,7 @@ fn open_vectors(core: &Core) {
 /// What an open works on.
 struct Source<'a> {
     env: Env,
+    uuid: [u8; 16],
     dir: &'a Path,
     options: Options,
     store: Store,
@@ -164,6 +167,7 @@ impl Source<'_> {
             })?;
         }
         let parts = Parts {
+            uuid: self.uuid,
             env: self.env,
             options: self.options,
             store: self.store,
@@ -196,6 +200,7 @@ fn create(env: Env, dir: &Path, options: Options, lock: Option<Box<dyn Lock>>) -
     env.disk.sync_dir(dir)?;
     let source = Source {
         env,
+        uuid,
         dir,
         options,
         store,

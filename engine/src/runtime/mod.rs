@@ -6,6 +6,7 @@
 //! of the two, and it never goes back.
 
 pub(crate) mod fence;
+pub(crate) mod home;
 mod lower;
 pub(crate) mod standing;
 pub(crate) mod trees;
@@ -37,12 +38,15 @@ use crate::txn::prefix::Prefix;
 use crate::txn::recent::Recent;
 use crate::txn::ring::Ring;
 
+use home::Home;
 use standing::Standing;
 use trees::Trees;
 
 /// One open database.
 #[derive(Debug)]
 pub(crate) struct Core {
+    /// Which database it is.
+    pub(crate) home: Home,
     pub(crate) env: Env,
     pub(crate) options: Options,
     pub(crate) store: Store,
@@ -77,6 +81,8 @@ pub(crate) struct Core {
 /// What recovery hands over.
 #[derive(Debug)]
 pub(crate) struct Parts {
+    /// Of the database, or of the shard.
+    pub(crate) uuid: [u8; 16],
     pub(crate) env: Env,
     pub(crate) options: Options,
     pub(crate) store: Store,
@@ -90,14 +96,23 @@ pub(crate) struct Parts {
 
 impl Core {
     /// An open database whose trees hold everything up to the base position.
-    pub(crate) fn new(parts: Parts) -> Arc<Core> {
+    pub(crate) fn new(mut parts: Parts) -> Arc<Core> {
         let (lsn, ts) = parts.base;
         let prefix = Prefix::new(lsn, ts);
-        if parts.standing.is_none() {
-            // What is durable is committed.
-            prefix.commit_to(Lsn(u64::MAX));
-        }
+        let home = match parts.standing {
+            None => {
+                // What is durable is committed.
+                prefix.commit_to(Lsn(u64::MAX));
+                Home::alone(parts.uuid)
+            }
+            Some(_) => {
+                // What the leader's disk alone has, the next leader may not have.
+                parts.options.durability = Durability::Replicated;
+                Home::shard(parts.uuid)
+            }
+        };
         Arc::new(Core {
+            home,
             gate: Gate::new(parts.env.park.clone()),
             env: parts.env,
             options: parts.options,
@@ -233,6 +248,21 @@ impl Core {
     /// Refuses reads of what may never have been committed (I15).
     pub(crate) fn check_shown(&self) -> Result<()> {
         self.standing.as_ref().map_or(Ok(()), Standing::check_shown)
+    }
+
+    /// What a read came to, unless the trees were being made again meanwhile: then neither the rows
+    /// nor the error mean anything (I15).
+    #[inline]
+    pub(crate) fn shown<T>(&self, read: Result<T>) -> Result<T> {
+        match &self.standing {
+            None => read,
+            Some(standing) => standing.check_shown().and(read),
+        }
+    }
+
+    /// As [`Core::shown`], where something else than rows comes of it, which stands.
+    pub(crate) fn shown_error<T>(&self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| self.check_shown().err().unwrap_or(error))
     }
 
     /// Refuses writes where another member leads.

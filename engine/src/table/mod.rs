@@ -23,7 +23,7 @@ mod write;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::catalog::TableInfo;
 use crate::codec::{AsKey, DataType, FieldDef, Key, KeyPrefix, KeyRange, Record, Ref, Span, Value};
@@ -32,7 +32,7 @@ use crate::field::Field;
 use crate::index::Index;
 use crate::limits::check_key;
 use crate::query::nearest::Nearest;
-use crate::runtime::Core;
+use crate::runtime::home::Home;
 use crate::table::scan::{RawEnds, Scan, bounds};
 use crate::txn::raw::RawRead;
 use crate::txn::{Read, Transaction};
@@ -44,7 +44,7 @@ pub(crate) struct Shape {
     /// Trees, schema version and row numbering.
     pub(crate) info: Arc<TableInfo>,
     /// The open database that the table belongs to.
-    pub(crate) of: Weak<Core>,
+    pub(crate) home: Home,
     /// The declared fields; none for plain values.
     pub(crate) fields: &'static [FieldDef],
     /// Type of the keys.
@@ -56,9 +56,10 @@ impl Shape {
     /// in another one.
     ///
     /// # Errors
-    /// `Invalid` when it is not, or the database was opened anew since.
+    /// `Invalid` when it is not, or the database was opened anew since; `Unavailable` when no
+    /// member of the cluster led as `read` began.
     pub(crate) fn check_read(&self, read: &(impl RawRead + ?Sized)) -> Result<()> {
-        if std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(read.database().core())) {
+        if read.local()?.core().home == self.home {
             return Ok(());
         }
         Err(

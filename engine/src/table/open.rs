@@ -4,8 +4,6 @@
 //! that it knows is compared, and its schema replaced when the definition only adds what old rows
 //! read as defaults (`catalog/schema.rs`, G3).
 
-use std::sync::Arc;
-
 use terrane_btree::Class;
 
 use crate::catalog::schema::Schema;
@@ -17,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_DIMENSIONS;
 use crate::table::def::TableDef;
 use crate::table::{Shape, Table};
+use crate::txn::retry;
 
 /// Room that a record is given beside its vectors when the page size is chosen.
 const ROOM_BESIDE_VECTORS_BYTES: usize = 256;
@@ -43,16 +42,18 @@ impl Database {
             .iter()
             .filter(|def| def.vector.is_some() && !def.exact);
         let vectors: Vec<u16> = searched.map(|def| def.id).collect();
-        let spec = TableSpec {
-            class: page_class(self.page_class(), fields),
-            row_ids: row_ids(&schema.key, fields),
-            vectors: &vectors,
-            schema: &schema,
-        };
-        let info = self.open_table(def.name(), &spec)?;
+        let (info, home) = retry::at_leader(self, |local| {
+            let spec = TableSpec {
+                class: page_class(local.page_class(), fields),
+                row_ids: row_ids(&schema.key, fields),
+                vectors: &vectors,
+                schema: &schema,
+            };
+            Ok((local.open_table(def.name(), &spec)?, local.core().home))
+        })?;
         Ok(Table::new(Shape {
             info,
-            of: Arc::downgrade(self.core()),
+            home,
             fields,
             key_type: K::key_type,
         }))

@@ -98,7 +98,7 @@ fn numbered(
         .and_then(|hidden| hidden.row_id);
     let row_id = match kept {
         Some(row_id) => row_id,
-        None => tx.database().next_row_id(info.tree)?,
+        None => tx.local()?.next_row_id(info.tree)?,
     };
     let hidden = Hidden {
         row_id: Some(row_id),

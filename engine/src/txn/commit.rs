@@ -20,14 +20,16 @@ use terrane_wal::{Entry, EntryBuilder, Sequenced};
 
 use crate::apply;
 use crate::catalog::{OUTCOMES, Remembered};
-use crate::database::{Commit, Database, Durability, Position};
+use crate::database::{Commit, Durability, Position};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::vector::bind::{Binding, bind};
 use crate::index::vector::maintain;
 use crate::limits::RECENT_SHARDS;
+use crate::local::Local;
 use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::Isolation;
+use crate::txn::raw::RawRead;
 use crate::txn::records::Records;
 use crate::txn::ring::RowKey;
 use crate::txn::snapshot::{check_floor, read_row};
@@ -52,7 +54,7 @@ pub(crate) enum Entrance {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Ticket {
-    db: Database,
+    local: Local,
     durability: Durability,
     place: Place,
 }
@@ -71,7 +73,7 @@ impl Ticket {
     /// # Errors
     /// `Unknown` if the log failed first.
     pub(crate) fn wait(self) -> Result<Commit> {
-        let core = self.db.core();
+        let core = self.local.core();
         let (at, ts) = match self.place {
             Place::Left(commit) => return Ok(commit),
             Place::At(Sequenced { end, ts, term, .. }) => (Point { term, lsn: end }, ts),
@@ -119,14 +121,14 @@ impl Drop for PanicGuard<'_> {
 /// Commits the transaction up to step 8; the ticket waits for the level.
 pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     tx.end_scans();
-    let core = tx.core().clone();
-    let (db, durability) = (tx.db.clone(), tx.durability);
+    let (local, durability) = (tx.local()?.clone(), tx.durability);
+    let core = local.core().clone();
     let nothing = tx.writes.is_empty() && tx.records.is_empty() && tx.tree_ops.is_empty();
     if nothing && tx.idempotency.is_none() {
         core.check_process()?;
         let place = Place::Left(tx.leave()?);
         return Ok(Ticket {
-            db,
+            local,
             durability,
             place,
         });
@@ -145,25 +147,25 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     if let Some(key) = tx.idempotency.clone() {
         remember(tx, key)?;
     }
-    fetch_leaves(&core, tx)?;
+    core.shown(fetch_leaves(&core, tx))?;
     place_intents(tx)?;
     if let Some(commit) = done_before(&core, tx)? {
         let place = Place::Left(commit);
         return Ok(Ticket {
-            db,
+            local,
             durability,
             place,
         });
     }
     let mut binding = match tx.writes.is_empty() {
         true => std::mem::take(&mut tx.adopted),
-        false => bind(&core, &tx.writes)?,
+        false => core.shown(bind(&core, &tx.writes))?,
     };
     binding.number(&mut tx.writes)?;
     let place = sequence_and_apply(&core, tx, &mut binding)?;
     count(&core.counters.commits);
     Ok(Ticket {
-        db,
+        local,
         durability,
         place,
     })
@@ -207,7 +209,7 @@ fn place_intents(tx: &mut Transaction) -> Result<()> {
         let read_ts = read_ts.filter(|_| tree != OUTCOMES);
         if let Err(error) = tx.intents.place(tree, key, read_ts) {
             if error.kind() == ErrorKind::Conflict {
-                count(&tx.core().counters.conflicts);
+                count(&tx.core()?.counters.conflicts);
                 tx.conflicted(Some((tree, key.clone())));
             }
             return Err(error);
@@ -318,7 +320,7 @@ fn sequence_and_apply(
     // guard binds again outside of it, and asks for room anew since the entry may have another
     // length.
     let (records, admission, entry, validated, guards) = loop {
-        let (records, entry) = entry_of(core, tx, binding)?;
+        let (records, entry) = core.shown(entry_of(core, tx, binding))?;
         let postings = binding.postings();
         let admission = log.admit(entry.len())?;
         let validated = validate(core, tx)?;
@@ -326,7 +328,7 @@ fn sequence_and_apply(
             Some(guards) => break (records, admission, entry, validated, guards),
             None => drop(admission),
         }
-        binding.rebind()?;
+        core.shown(binding.rebind())?;
     };
 
     // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other. The

@@ -20,7 +20,8 @@ const COMMIT_WAIT: Duration = Duration::from_micros(200);
 /// The intents of one attempt.
 #[derive(Debug)]
 pub(crate) struct Intents {
-    core: Arc<Core>,
+    /// None: nothing can be locked, for nobody leads.
+    core: Option<Arc<Core>>,
     owner: Arc<Owner>,
     placed: Vec<RowKey>,
 }
@@ -29,8 +30,17 @@ impl Intents {
     /// No intents yet.
     pub(crate) fn new(core: &Arc<Core>, age: u64) -> Intents {
         Intents {
-            core: core.clone(),
+            core: Some(core.clone()),
             owner: Owner::new(age),
+            placed: Vec::new(),
+        }
+    }
+
+    /// Of a transaction that found no leader, which places none.
+    pub(crate) fn none() -> Intents {
+        Intents {
+            core: None,
+            owner: Owner::new(0),
             placed: Vec::new(),
         }
     }
@@ -52,8 +62,11 @@ impl Intents {
         read_ts: Option<Ts>,
     ) -> Result<Ts> {
         let mut wait: Option<(Arc<dyn Waiter>, Duration)> = None;
+        let Some(core) = &self.core else {
+            return Err(Error::new(ErrorKind::Unavailable, "no member leads"));
+        };
         loop {
-            let holder = match self.core.recent.claim(tree, key, &self.owner, read_ts) {
+            let holder = match core.recent.claim(tree, key, &self.owner, read_ts) {
                 Claim::Granted(begin) => {
                     self.placed.push((tree, key.clone()));
                     return Ok(begin);
@@ -67,12 +80,12 @@ impl Intents {
             // Who holds nothing closes no cycle; an older one waits only for younger ones.
             let patient = self.placed.is_empty() || self.owner.age() < holder.age();
             let limit = match (patient, holder.is_committing()) {
-                (true, _) => self.core.options.lock_timeout,
+                (true, _) => core.options.lock_timeout,
                 (false, true) => COMMIT_WAIT,
                 (false, false) => Duration::ZERO,
             };
-            let now = self.core.now();
-            let (waiter, since) = wait.get_or_insert_with(|| (self.core.env.park.waiter(), now));
+            let now = core.now();
+            let (waiter, since) = wait.get_or_insert_with(|| (core.env.park.waiter(), now));
             let left = limit.saturating_sub(now.saturating_sub(*since));
             if left.is_zero() {
                 return Err(given_up(tree, patient));
@@ -86,8 +99,8 @@ impl Intents {
     /// Places an intent if nobody else holds the key; never waits. For upkeep, which changes no row
     /// and so meets no conflict.
     pub(crate) fn try_place(&mut self, tree: TreeId, key: &Arc<[u8]>) -> bool {
-        let claim = self.core.recent.claim(tree, key, &self.owner, None);
-        let granted = matches!(claim, Claim::Granted(_));
+        let claim = |core: &Arc<Core>| core.recent.claim(tree, key, &self.owner, None);
+        let granted = matches!(self.core.as_ref().map(claim), Some(Claim::Granted(_)));
         if granted {
             self.placed.push((tree, key.clone()));
         }
@@ -103,11 +116,11 @@ impl Intents {
 
     /// Gives all of them back and wakes whom they kept waiting.
     pub(crate) fn release(&mut self) {
-        if self.placed.is_empty() {
+        let Some(core) = self.core.as_ref().filter(|_| !self.placed.is_empty()) else {
             return;
-        }
+        };
         for (tree, key) in self.placed.drain(..) {
-            self.core.recent.release(tree, &key, &self.owner);
+            core.recent.release(tree, &key, &self.owner);
         }
         self.owner.released();
     }

@@ -69,7 +69,7 @@ pub enum Isolation {
 mod models;
 #[cfg(not(loom))]
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(loom)]
 #[cfg(test)]
 mod vector_models;

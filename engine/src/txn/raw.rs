@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use terrane_wal::lsn::TreeId;
 
-use crate::database::Database;
 use crate::error::Result;
+use crate::local::Local;
 use crate::txn::positions::ReadPin;
 use crate::txn::scan::RawScan;
 use crate::txn::write_set::WriteSet;
 
 /// Reads rows of one consistent state. A transaction's own writes are merged in.
 pub trait RawRead {
-    /// The database that is read.
-    fn database(&self) -> &Database;
+    /// The trees that are read, the same from begin to end.
+    ///
+    /// # Errors
+    /// `Unavailable` if no member of the cluster led when this began.
+    fn local(&self) -> Result<&Local>;
 
     /// The value at `key`, or None.
     ///

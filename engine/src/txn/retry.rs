@@ -6,12 +6,24 @@
 //! of the last one is the answer. Every attempt has the age of the first. An attempt after a
 //! conflict on a row locks that row before it reads anything: holding nothing, it may wait for
 //! anybody, so on a hot row the attempts queue up instead of failing again and again.
+//!
+//! In a cluster each attempt is made at who leads then. An attempt whose member leads no more has
+//! done nothing, whatever the closure made of it: for as long as the window allows it is made again
+//! elsewhere, and not counted. A commit whose outcome is not known is never made again, unless it
+//! has a key by which the next leader can be asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::{Commit, Database, WriteOptions};
-use crate::error::{Error, ErrorKind, Result};
+use terrane_wal::env::Env;
+
+use crate::database::{Commit, Database, Place, Position, WriteOptions};
+use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::local::Local;
 use crate::metrics::count;
+use crate::routes::{Anchor, Routes};
+use crate::txn::commit::Ticket;
+use crate::txn::raw::RawRead;
 use crate::txn::ring::RowKey;
 use crate::txn::transaction::{Begin, Transaction};
 
@@ -24,63 +36,312 @@ pub(crate) fn run<T, E: From<Error>>(
     options: &WriteOptions,
     mut body: impl FnMut(&mut Transaction) -> Result<T, E>,
 ) -> Result<(T, Commit), E> {
-    let core = db.core();
-    let durability = options.effective_durability(core)?;
-    core.check_writable()?;
-    let begin = Begin {
-        isolation: options.isolation.unwrap_or(core.options.isolation),
-        durability,
-        idempotency: options.idempotency.clone(),
-        age: core.next_age(),
-    };
-    let mut locked_first: Option<RowKey> = None;
-    let mut last = None;
-    for attempt in 0..=options.retries {
-        if attempt > 0 {
-            count(&core.counters.retries);
-            pause(db, attempt, locked_first.is_some());
-        }
-        let mut tx = Transaction::begin(db, begin.clone());
-        if let Some((tree, key)) = locked_first.take() {
-            tx.lock(tree, &key)?;
-        }
-        let outcome = body(&mut tx);
-        if let Some(conflict) = tx.take_conflict() {
-            locked_first = conflict.key;
-            last = outcome.err();
-            continue;
-        }
-        let value = match outcome {
-            Ok(value) => value,
-            Err(error) => {
-                // What the closure saw leaves with its error.
-                tx.leave()?;
-                return Err(error);
+    let mut attempts = Attempts::of(db, options);
+    loop {
+        let anchor = attempts.next()?;
+        let (goes_on, error) = match attempt(&mut attempts, anchor, &mut body) {
+            Ended::Committed(value, commit) => return Ok((value, commit)),
+            Ended::Failed(error) => return Err(error),
+            Ended::Conflict(row, error) => {
+                attempts.row = row;
+                (attempts.count_conflict(), error)
             }
+            Ended::Moved(told, error) => match attempts.waits() {
+                true => (true, None),
+                false => (false, told.or_else(|| Some(attempts.lost(error).into()))),
+            },
+            Ended::Unknown(value, error) => match attempts.settle(error)? {
+                Some(commit) => return Ok((value, commit)),
+                None => (true, None),
+            },
         };
-        let ticket = tx.commit_ticket();
-        let conflict = tx.take_conflict();
-        // Intents and read position are given back before the wait for the log.
-        drop(tx);
-        match ticket {
-            Ok(ticket) => return Ok((value, ticket.wait()?)),
-            Err(error) if error.is_retryable() => {
-                locked_first = conflict.and_then(|c| c.key);
-                last = Some(error.with("retries", options.retries).into());
-            }
-            Err(error) => return Err(error.into()),
+        if !goes_on {
+            return Err(error.unwrap_or_else(|| {
+                // The closure hid it.
+                let error = Error::new(ErrorKind::Conflict, "conflicts used up the retries");
+                error.with("retries", options.retries).into()
+            }));
         }
     }
-    Err(last.unwrap_or_else(|| {
-        // The closure hid it.
-        let error = Error::new(ErrorKind::Conflict, "conflicts used up the retries");
-        error.with("retries", options.retries).into()
-    }))
+}
+
+/// What an attempt came to.
+enum Ended<T, E> {
+    Committed(T, Commit),
+    /// Of the closure, or one that no other attempt mends.
+    Failed(E),
+    /// With the row to be locked first by the next attempt; no error if the closure hid it.
+    Conflict(Option<RowKey>, Option<E>),
+    /// Nothing has happened, and another member leads: what the closure said, and why that is void.
+    Moved(Option<E>, Error),
+    /// It has its place in the log, but may yet be lost.
+    Unknown(T, Error),
+}
+
+impl<T, E: From<Error>> Ended<T, E> {
+    /// Of an error before the commit.
+    fn by(error: Error, told: Option<E>) -> Self {
+        match is_moved(&error) {
+            true => Ended::Moved(told, error),
+            false => Ended::Failed(error.into()),
+        }
+    }
+}
+
+/// Nothing has happened, and the next leader may take it.
+fn is_moved(error: &Error) -> bool {
+    let kind = error.kind();
+    matches!(kind, ErrorKind::NotLeader | ErrorKind::Unavailable)
+        && error.outcome() == Outcome::Aborted
+}
+
+/// One attempt, and its commit.
+fn attempt<T, E: From<Error>>(
+    attempts: &mut Attempts<'_>,
+    anchor: Anchor,
+    body: &mut impl FnMut(&mut Transaction) -> Result<T, E>,
+) -> Ended<T, E> {
+    let mut tx = Transaction::begin(anchor, attempts.begin.clone());
+    if let Some((tree, key)) = attempts.row.take()
+        && let Err(error) = tx.lock(tree, &key)
+    {
+        return Ended::by(error, None);
+    }
+    let outcome = body(&mut tx);
+    if let Some(conflict) = tx.take_conflict() {
+        return Ended::Conflict(conflict.key, outcome.err());
+    }
+    if let Err(error) = tx.check_leads() {
+        return Ended::by(error, outcome.err());
+    }
+    let value = match outcome {
+        Ok(value) => value,
+        // What the closure saw leaves with its error.
+        Err(error) => match tx.leave() {
+            Ok(_) => return Ended::Failed(error),
+            Err(lost) => return Ended::by(lost, None),
+        },
+    };
+    let ticket = tx.commit_ticket();
+    let conflict = tx.take_conflict();
+    // Intents and read position are given back before the wait for the log.
+    drop(tx);
+    match ticket.and_then(Ticket::wait) {
+        Ok(commit) => Ended::Committed(value, commit),
+        Err(error) if error.outcome() == Outcome::Unknown => Ended::Unknown(value, error),
+        Err(error) if error.is_retryable() && !is_moved(&error) => {
+            let error = error.with("retries", attempts.options.retries);
+            Ended::Conflict(conflict.and_then(|c| c.key), Some(error.into()))
+        }
+        Err(error) => Ended::by(error, None),
+    }
+}
+
+/// The attempts of one write.
+struct Attempts<'a> {
+    db: &'a Database,
+    options: &'a WriteOptions,
+    /// How they run; of another age at each member.
+    begin: Begin,
+    /// What the next one locks first.
+    row: Option<RowKey>,
+    /// How many were made.
+    made: u32,
+    conflicts: u32,
+    /// In a cluster: the member of the last attempt, and how long others are looked for.
+    at: Option<(Local, Window)>,
+}
+
+impl<'a> Attempts<'a> {
+    fn of(db: &'a Database, options: &'a WriteOptions) -> Self {
+        Self {
+            db,
+            options,
+            begin: Begin::default(),
+            row: None,
+            made: 0,
+            conflicts: 0,
+            at: None,
+        }
+    }
+
+    /// Where the next attempt is made.
+    fn next(&mut self) -> Result<Anchor> {
+        if self.made > 0
+            && let Some(env) = self.env()
+        {
+            pause(env, self.made, self.row.is_some());
+        }
+        loop {
+            match self.place() {
+                Err(error) if is_moved(&error) && self.waits() => self.rest(),
+                Err(error) if is_moved(&error) => return Err(self.lost(error)),
+                placed => {
+                    self.made += 1;
+                    return placed;
+                }
+            }
+        }
+    }
+
+    fn place(&mut self) -> Result<Anchor> {
+        let anchor = Anchor::of(self.db);
+        let local = anchor.local()?;
+        let core = local.core();
+        if self.made > 0 {
+            count(&core.counters.retries);
+        }
+        let known = match (self.db.place(), &mut self.at) {
+            (Place::Alone(_), _) => self.made > 0,
+            (Place::Cluster(routes), at @ None) => {
+                *at = Some((local.clone(), Window::of(&**routes, local)));
+                false
+            }
+            (Place::Cluster(_), Some((at, _))) => {
+                let before = std::mem::replace(at, local.clone());
+                Arc::ptr_eq(before.core(), core)
+            }
+        };
+        if !known {
+            // A row that is held at one member is not held at another.
+            self.row = None;
+            self.begin = self.options.begin(core)?;
+            core.check_writable()?;
+        }
+        Ok(anchor)
+    }
+
+    fn env(&self) -> Option<&Env> {
+        let alone = self.db.lone().map(|local| &local.core().env);
+        alone.or(self.at.as_ref().map(|(_, window)| &window.env))
+    }
+
+    /// Lets others come to lead.
+    fn rest(&self) {
+        if let Some(env) = self.env() {
+            pause(env, self.made.max(1), false);
+        }
+    }
+
+    /// Counts a conflict; whether another attempt is made.
+    fn count_conflict(&mut self) -> bool {
+        self.conflicts += 1;
+        self.conflicts <= self.options.retries
+    }
+
+    /// Whether another leader is waited for.
+    fn waits(&self) -> bool {
+        self.at.as_ref().is_some_and(|(_, window)| window.is_open())
+    }
+
+    /// The end of an attempt after which no leader is waited for.
+    fn lost(&self, error: Error) -> Error {
+        lost(error, self.at.as_ref().map(|(_, window)| window))
+    }
+
+    /// After a commit whose outcome is not known: what whoever leads then says of its key. None: it
+    /// has not committed, and is to be made again.
+    ///
+    /// # Errors
+    /// `unknown`, without a key and if nobody could say.
+    fn settle(&self, unknown: Error) -> Result<Option<Commit>> {
+        let Some(key) = &self.options.idempotency else {
+            return Err(unknown);
+        };
+        while self.waits() {
+            match outcome(self.db, key) {
+                Ok((Outcome::Committed, position)) => {
+                    let shards = 1;
+                    return Ok(Some(Commit { position, shards }));
+                }
+                Ok((Outcome::Aborted, _)) => return Ok(None),
+                Ok((Outcome::Unknown, _)) => self.rest(),
+                Err(error) if is_moved(&error) => self.rest(),
+                Err(_) => return Err(unknown),
+            }
+        }
+        Err(unknown)
+    }
+}
+
+/// How long the next leader is waited for.
+struct Window {
+    env: Env,
+    end: Duration,
+    length: Duration,
+}
+
+impl Window {
+    /// From now on, by the clock of the member that was found.
+    fn of(routes: &dyn Routes, local: &Local) -> Window {
+        let env = local.core().env.clone();
+        let length = routes.window();
+        Window {
+            end: env.clock.now_mono().saturating_add(length),
+            env,
+            length,
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.env.clock.now_mono() < self.end
+    }
+}
+
+/// The error when the window is over: which member refused says nothing to the caller.
+fn lost(error: Error, window: Option<&Window>) -> Error {
+    let error = match error.kind() {
+        ErrorKind::Unavailable => error,
+        _ => Error::new(ErrorKind::Unavailable, "no member led for long enough").caused_by(error),
+    };
+    match window {
+        None => error,
+        Some(window) => error.with_unless_said("window_ms", window.length.as_millis()),
+    }
+}
+
+/// Does `work` where the database is served: in a cluster at who leads, and as long as the window
+/// allows at the next leader if it leads no more.
+pub(crate) fn at_leader<T>(db: &Database, work: impl FnMut(&Local) -> Result<T>) -> Result<T> {
+    at(db, |routes| routes.leader(), work)
+}
+
+/// What became of the transaction with an idempotency key, as a member says that is known to lead:
+/// one that was deposed and has not heard of it would say `Aborted` of what the next one committed.
+pub(crate) fn outcome(db: &Database, key: &[u8]) -> Result<(Outcome, Position)> {
+    let known = |routes: &dyn Routes| routes.snapshot(db)?.local().cloned();
+    at(db, known, |local| local.outcome(key))
+}
+
+fn at<T>(
+    db: &Database,
+    find: impl Fn(&dyn Routes) -> Result<Local>,
+    mut work: impl FnMut(&Local) -> Result<T>,
+) -> Result<T> {
+    let routes = match db.place() {
+        Place::Alone(local) => return work(local),
+        Place::Cluster(routes) => &**routes,
+    };
+    let mut window: Option<Window> = None;
+    let mut made = 0;
+    loop {
+        made += 1;
+        let done = find(routes).and_then(|local| {
+            window.get_or_insert_with(|| Window::of(routes, &local));
+            work(&local)
+        });
+        match (done, &window) {
+            (Err(error), Some(window)) if is_moved(&error) && window.is_open() => {
+                pause(&window.env, made, false);
+            }
+            (Err(error), window) if is_moved(&error) => return Err(lost(error, window.as_ref())),
+            (done, _) => return done,
+        }
+    }
 }
 
 /// Lets others finish: not at all before a lock that queues, else for a random while that grows.
-fn pause(db: &Database, attempt: u32, queued: bool) {
-    let env = &db.core().env;
+fn pause(env: &Env, attempt: u32, queued: bool) {
     if queued {
         return env.park.yield_now();
     }

@@ -15,8 +15,8 @@ use terrane_btree::tree::cursor::LeafRow;
 use terrane_btree::{Cursor, Direction, LeafRows};
 use terrane_wal::lsn::Ts;
 
-use crate::database::Database;
 use crate::error::Result;
+use crate::local::Local;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
 use crate::txn::reach::Reach;
@@ -58,7 +58,7 @@ pub(crate) struct Within {
 
 /// Rows of a range as (key, value), in key order or its reverse. Owned and `Send`.
 pub struct RawScan {
-    db: Database,
+    local: Local,
     pin: Arc<ReadPin>,
     range: Arc<Range>,
     reverse: bool,
@@ -85,7 +85,7 @@ type OwnWrite = (Arc<[u8]>, Option<Vec<u8>>);
 impl RawScan {
     /// A scan at the position of `pin`.
     pub(crate) fn new(
-        db: &Database,
+        local: &Local,
         pin: Arc<ReadPin>,
         range: Arc<Range>,
         reverse: bool,
@@ -93,9 +93,10 @@ impl RawScan {
     ) -> Result<RawScan> {
         range.check()?;
         let (lower, upper) = range.bounds();
-        let core = db.core();
-        let tree = core.tree(range.tree)?;
-        core.unapplied.check_range(range.tree, lower, upper)?;
+        let core = local.core();
+        let tree = core.shown(core.tree(range.tree))?;
+        let applied = core.unapplied.check_range(range.tree, lower, upper);
+        core.shown(applied)?;
         let direction = if reverse {
             Direction::Backward
         } else {
@@ -103,7 +104,7 @@ impl RawScan {
         };
         let cursor = (!range.is_void()).then(|| tree.cursor(lower, upper, direction));
         Ok(RawScan {
-            db: db.clone(),
+            local: local.clone(),
             pin,
             cursor,
             range,
@@ -124,7 +125,7 @@ impl RawScan {
     /// together.
     pub(crate) fn reversed(&self) -> Result<RawScan> {
         let (pin, range) = (self.pin.clone(), self.range.clone());
-        RawScan::new(&self.db, pin, range, !self.reverse, self.within.clone())
+        RawScan::new(&self.local, pin, range, !self.reverse, self.within.clone())
     }
 
     /// The next row of the tree that the reader sees.
@@ -149,7 +150,7 @@ impl RawScan {
 
     /// Goes on to the next leaf; false after the last one.
     fn next_leaf(&mut self) -> Result<bool> {
-        check_floor(self.db.core(), self.pin.ts())?;
+        check_floor(self.local.core(), self.pin.ts())?;
         let Some(cursor) = &mut self.cursor else {
             return Ok(false);
         };
@@ -193,7 +194,7 @@ impl RawScan {
         if !flags.versioned && !flags.ghost {
             return Ok(Some(Judged { row, older: None }));
         }
-        let (core, at) = (self.db.core(), self.pin.ts());
+        let (core, at) = (self.local.core(), self.pin.ts());
         let (begin, seen) = match core.recent.seen(self.range.tree, key, at) {
             Seen::Leaf(begin) => {
                 if flags.ghost && begin == Ts::ZERO {
@@ -244,7 +245,9 @@ impl RawScan {
         if self.failed {
             return Ok(false);
         }
-        let stepped = self.step().map(|current| self.current = current);
+        let stepped = self.step();
+        let stepped = self.local.core().shown(stepped);
+        let stepped = stepped.map(|current| self.current = current);
         let open = self.after_step();
         if let Err(error) = stepped.and(open) {
             (self.current, self.failed) = (Current::None, true);
@@ -258,7 +261,7 @@ impl RawScan {
         if let Some(within) = &self.within {
             within.tentative.check()?;
         }
-        self.db.core().check_open()?;
+        self.local.core().check_open()?;
         if self.writes().is_some() {
             return self.merged();
         }

@@ -13,7 +13,9 @@ use terrane_wal::lsn::{Lsn, TreeId, Ts};
 
 use crate::database::{Database, Position};
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Local;
 use crate::metrics::count;
+use crate::routes::Anchor;
 use crate::runtime::Core;
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
@@ -30,8 +32,9 @@ pub struct Snapshot {
 }
 
 struct Held {
-    db: Database,
-    pin: Arc<ReadPin>,
+    anchor: Anchor,
+    /// None: there was no leader to take it at.
+    pin: Option<Arc<ReadPin>>,
     lsn: Lsn,
     /// Taken in a forked child: every read is refused.
     forked: bool,
@@ -39,19 +42,23 @@ struct Held {
 
 impl Snapshot {
     /// The state at the visible position.
-    pub(crate) fn begin(db: &Database) -> Snapshot {
-        let core = db.core();
-        // Read before the position, so that it names at most what the snapshot holds.
-        let lsn = core.visible_lsn();
-        let pin = Arc::new(core.reads.pin(core.now(), || core.visible_ts()));
-        let forked = core.check_process().is_err() && core.check_open().is_ok();
+    pub(crate) fn begin(anchor: Anchor) -> Snapshot {
+        let mut held = Held {
+            anchor,
+            pin: None,
+            lsn: Lsn::ZERO,
+            forked: false,
+        };
+        if let Ok(local) = held.anchor.local() {
+            let core = local.core();
+            // Read before the position, so that it names at most what the snapshot holds.
+            let lsn = core.visible_lsn();
+            let pin = Arc::new(core.reads.pin(core.now(), || core.visible_ts()));
+            let forked = core.check_process().is_err() && core.check_open().is_ok();
+            (held.pin, held.lsn, held.forked) = (Some(pin), lsn, forked);
+        }
         Snapshot {
-            held: Arc::new(Held {
-                db: db.clone(),
-                pin,
-                lsn,
-                forked,
-            }),
+            held: Arc::new(held),
         }
     }
 
@@ -64,33 +71,41 @@ impl Snapshot {
     /// The database that the snapshot was taken of.
     #[must_use]
     pub fn database(&self) -> &Database {
-        &self.held.db
+        self.held.anchor.database()
     }
 
-    fn open_core(&self) -> Result<&Arc<Core>> {
-        let core = self.held.db.core();
+    /// The trees and the position in them, if they may be read.
+    fn open(&self) -> Result<(&Local, &Arc<ReadPin>)> {
+        let local = self.held.anchor.local()?;
+        let core = local.core();
         if self.held.forked {
             core.check_process()?;
         }
         core.check_open()?;
-        Ok(core)
+        match &self.held.pin {
+            Some(pin) => Ok((local, pin)),
+            None => Err(Error::new(ErrorKind::Unavailable, "no member led")),
+        }
     }
 }
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Snapshot({}, {})", self.held.pin.ts(), self.held.lsn)
+        match &self.held.pin {
+            Some(pin) => write!(f, "Snapshot({}, {})", pin.ts(), self.held.lsn),
+            None => f.write_str("Snapshot(no leader)"),
+        }
     }
 }
 
 impl RawRead for Snapshot {
-    fn database(&self) -> &Database {
-        self.database()
+    fn local(&self) -> Result<&Local> {
+        self.held.anchor.local()
     }
 
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let core = self.open_core()?;
-        Ok(read_row(core, tree, key, self.held.pin.ts())?.value)
+        let (local, pin) = self.open()?;
+        Ok(read_row(local.core(), tree, key, pin.ts())?.value)
     }
 
     fn scan_raw(
@@ -100,15 +115,15 @@ impl RawRead for Snapshot {
         upper: Bound<Vec<u8>>,
         reverse: bool,
     ) -> Result<RawScan> {
-        self.open_core()?;
+        let (local, pin) = self.open()?;
         let range = Arc::new(Range { tree, lower, upper });
-        RawScan::new(&self.held.db, self.held.pin.clone(), range, reverse, None)
+        RawScan::new(local, pin.clone(), range, reverse, None)
     }
 
     fn state(&self, _: TreeId) -> Result<ReadState> {
-        self.open_core()?;
+        let (_, pin) = self.open()?;
         Ok(ReadState {
-            pin: self.held.pin.clone(),
+            pin: pin.clone(),
             own: None,
         })
     }
@@ -136,6 +151,11 @@ pub(crate) fn read_row_at(
     at: Ts,
     hint: &LeafHint,
 ) -> Result<Found> {
+    core.shown(read_leaf(core, tree, key, at, hint))
+}
+
+#[inline]
+fn read_leaf(core: &Core, tree: TreeId, key: &[u8], at: Ts, hint: &LeafHint) -> Result<Found> {
     if let Some(found) = core.unapplied.get(tree, key, at) {
         return Ok(found);
     }
@@ -165,8 +185,10 @@ pub(crate) fn read_row_at(
     Ok(found)
 }
 
-/// Refuses what was read if versions that the reader needed may be gone.
+/// Refuses what was read if versions that the reader needed may be gone, or if it was read while
+/// the trees were being made again.
 pub(crate) fn check_floor(core: &Core, at: Ts) -> Result<()> {
+    core.check_shown()?;
     if at < core.recent.floor() {
         Err(too_old(core, at))
     } else {

@@ -17,6 +17,8 @@ use crate::database::{Commit, Database, Durability, Position};
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::vector::bind::Binding;
 use crate::limits::{check_key, check_value};
+use crate::local::Local;
+use crate::routes::Anchor;
 use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::commit::{self, Ticket};
@@ -55,7 +57,7 @@ use crate::txn::write_set::{Write, WriteSet};
 /// # }
 /// ```
 pub struct Transaction {
-    pub(super) db: Database,
+    anchor: Anchor,
     pub(super) isolation: Isolation,
     pub(super) durability: Durability,
     pub(super) idempotency: Option<Vec<u8>>,
@@ -70,7 +72,7 @@ pub struct Transaction {
     snapshot: OnceCell<Pinned>,
     tentative: Arc<Tentative>,
     conflict: RefCell<Option<Conflicted>>,
-    /// False: begun on a closed handle or in a forked child.
+    /// False: begun on a closed handle, in a forked child, or with nobody leading.
     alive: bool,
 }
 
@@ -90,7 +92,7 @@ pub(super) struct Pinned {
 }
 
 /// How a transaction is to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Begin {
     pub(crate) isolation: Isolation,
     pub(crate) durability: Durability,
@@ -99,20 +101,34 @@ pub(crate) struct Begin {
     pub(crate) age: u64,
 }
 
+impl Begin {
+    /// As the database has it, for a first attempt.
+    pub(crate) fn of(core: &Core) -> Begin {
+        Begin {
+            isolation: core.options.isolation,
+            durability: core.options.durability,
+            idempotency: None,
+            age: core.next_age(),
+        }
+    }
+}
+
 /// A place inside a transaction to which [`Transaction::rollback_to`] goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Savepoint(usize);
 
 impl Transaction {
-    /// An attempt of a transaction.
-    pub(crate) fn begin(db: &Database, begin: Begin) -> Transaction {
-        let alive = db.core().check_process().is_ok();
+    /// An attempt of a transaction. Where nobody leads, one whose every call says so.
+    pub(crate) fn begin(anchor: Anchor, begin: Begin) -> Transaction {
+        let core = anchor.local().ok().map(Local::core);
+        let alive = core.is_some_and(|core| core.check_process().is_ok());
+        let intents = core.map_or_else(Intents::none, |core| Intents::new(core, begin.age));
         Transaction {
-            db: db.clone(),
+            anchor,
             isolation: begin.isolation,
             durability: begin.durability,
             idempotency: begin.idempotency,
-            intents: Intents::new(db.core(), begin.age),
+            intents,
             writes: Arc::new(WriteSet::default()),
             tree_ops: Vec::new(),
             records: Records::default(),
@@ -159,26 +175,37 @@ impl Transaction {
     /// The database that the transaction belongs to.
     #[must_use]
     pub fn database(&self) -> &Database {
-        &self.db
+        self.anchor.database()
     }
 
-    pub(super) fn core(&self) -> &Arc<Core> {
-        self.db.core()
+    /// The trees that it works in.
+    ///
+    /// # Errors
+    /// `Unavailable` if nobody led when it began.
+    #[inline]
+    pub(super) fn core(&self) -> Result<&Arc<Core>> {
+        self.anchor.local().map(Local::core)
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<&Arc<Core>> {
+        let core = self.core()?;
         if self.alive {
-            self.core().check_open()
+            core.check_open()?;
         } else {
-            self.core().check_process()
+            core.check_process()?;
         }
+        Ok(core)
+    }
+
+    /// Whether its member leads still: otherwise nothing of it counts.
+    pub(super) fn check_leads(&self) -> Result<()> {
+        self.core()?.check_leads()
     }
 
     /// The snapshot, taken now if it was not before.
     fn pinned(&self) -> Result<&Pinned> {
-        self.check()?;
+        let core = self.check()?;
         Ok(self.snapshot.get_or_init(|| {
-            let core = self.core();
             let pin = Arc::new(core.reads.pin(core.now(), || core.prefix.applied_ts()));
             Pinned {
                 pin,
@@ -265,8 +292,7 @@ impl Transaction {
 
     fn write(&mut self, tree: TreeId, key: Vec<u8>, write: Write) -> Result<()> {
         check_key(&key)?;
-        self.check()?;
-        let options = &self.core().options;
+        let options = &self.check()?.options;
         let (keys_max, bytes_max) = (options.commit_keys, options.commit_bytes);
         let bytes = key.len() + write.value.as_ref().map_or(0, Vec::len);
         if self.writes.len() >= keys_max || self.writes.bytes() + bytes > bytes_max {
@@ -311,11 +337,10 @@ impl Transaction {
 
     /// Locks a row. Without a snapshot yet, waits until the row's last commit can be read.
     pub(crate) fn lock(&mut self, tree: TreeId, key: &Arc<[u8]>) -> Result<()> {
-        self.check()?;
-        self.core().check_writable()?;
+        self.check()?.check_writable()?;
         let read_ts = self.read_ts();
         match self.intents.place(tree, key, read_ts) {
-            Ok(begin) if read_ts.is_none() => commit::wait_applied(self.core(), begin),
+            Ok(begin) if read_ts.is_none() => commit::wait_applied(self.core()?, begin),
             Ok(_) => Ok(()),
             Err(error) => {
                 if error.kind() == ErrorKind::Conflict {
@@ -339,7 +364,7 @@ impl Transaction {
     /// `Io` if the log failed: what was read may be lost.
     pub(crate) fn leave(&self) -> Result<Commit> {
         self.end_scans();
-        let core = self.core();
+        let core = self.core()?;
         let commit = |lsn: Lsn| Commit {
             position: Position(lsn.0),
             shards: 0,
@@ -361,8 +386,8 @@ impl Drop for Transaction {
 }
 
 impl RawRead for Transaction {
-    fn database(&self) -> &Database {
-        self.database()
+    fn local(&self) -> Result<&Local> {
+        self.anchor.local()
     }
 
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -374,7 +399,7 @@ impl RawRead for Transaction {
         if self.isolation == Isolation::Serializable {
             self.reads.borrow_mut().key(tree, key);
         }
-        let found = read_row(self.core(), tree, key, pinned.pin.ts())?;
+        let found = read_row(self.core()?, tree, key, pinned.pin.ts())?;
         self.note_read(found.begin);
         Ok(found.value)
     }
@@ -395,7 +420,7 @@ impl RawRead for Transaction {
             reach: serializable.then(|| Arc::new(Reach::new(range.clone()))),
         };
         let reach = within.reach.clone();
-        let scan = RawScan::new(&self.db, pin, range, reverse, Some(within))?;
+        let scan = RawScan::new(self.anchor.local()?, pin, range, reverse, Some(within))?;
         if let Some(reach) = reach {
             self.reads.borrow_mut().scan(reach);
         }

@@ -29,6 +29,7 @@ use crate::catalog;
 use crate::codec::{FieldDef, Key as TableKey, Record as TableRecord};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Local;
 use crate::table::Shape;
 use crate::txn::commit::{Entrance, run};
 use crate::txn::records::Record;
@@ -141,8 +142,10 @@ impl<'p> CreateIndex<'p> {
         }
         let (name, field) = (self.shape.info.name.clone(), self.def.id);
         let options = (replicas, bits == 4);
-        catalog::add_vector_index(db, &name, field, options)?;
-        let core = db.core();
+        // All of a build is done at one member.
+        let local = db.leader()?;
+        catalog::add_vector_index(&local, &name, field, options)?;
+        let core = local.core();
         let lost = || Error::new(ErrorKind::NotFound, "the index was taken away meanwhile");
         let table = core.vectors.get(self.shape.info.tree).ok_or_else(lost)?;
         table.check_whole(Some(field))?;
@@ -150,12 +153,12 @@ impl<'p> CreateIndex<'p> {
         self.check_options(&hosted)
             .map_err(|error| named(error, &self))?;
         let build = Build {
-            db,
+            local: &local,
             table: &table,
             hosted: &hosted,
         };
-        if build.run(&mut self.on_progress)? == Built::Cancelled {
-            catalog::drop_vector_index(db, &name, field)?;
+        if core.shown_error(build.run(&mut self.on_progress))? == Built::Cancelled {
+            catalog::drop_vector_index(&local, &name, field)?;
             return Ok(Built::Cancelled);
         }
         Ok(Built::Ready)
@@ -182,7 +185,7 @@ impl<'p> CreateIndex<'p> {
 
 /// A build under way.
 struct Build<'a> {
-    db: &'a Database,
+    local: &'a Local,
     table: &'a Arc<VectorTable>,
     hosted: &'a Arc<Hosted>,
 }
@@ -201,7 +204,7 @@ impl Build<'_> {
         loop {
             let more = self.slice(&mut progress)?;
             // Postings split while the index is built.
-            maintain::slice(self.db.core(), self.table, self.hosted);
+            maintain::slice(self.local.core(), self.table, self.hosted);
             progress.done = !more;
             let go_on = on_progress(progress);
             if !more {
@@ -215,7 +218,7 @@ impl Build<'_> {
 
     /// Holds upkeep back while the meta record is written, which both write.
     fn alone<T>(&self, work: impl FnOnce(&mut Upkeep) -> Result<T>) -> Result<T> {
-        let waiter = self.db.core().env.park.waiter();
+        let waiter = self.local.core().env.park.waiter();
         let mut upkeep = loop {
             match self.hosted.upkeep.lock().take() {
                 Some(upkeep) => break upkeep,
@@ -229,7 +232,7 @@ impl Build<'_> {
 
     fn meta(&self) -> Result<Meta> {
         let mut value = Vec::new();
-        self.hosted.get(self.db.core(), Key::Meta, &mut value)?;
+        self.hosted.get(self.local.core(), Key::Meta, &mut value)?;
         Meta::decode(&value).map_err(|error| self.hosted.broken(error))
     }
 
@@ -239,7 +242,7 @@ impl Build<'_> {
         progress: &mut BuildProgress,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<ControlFlow<()>> {
-        let core = self.db.core();
+        let core = self.local.core();
         let view = View::new(core, self.table, self.hosted, Ts(u64::MAX));
         let dim = self.hosted.index.dim();
         let most = (SAMPLE_BYTES / (4 * self.hosted.index.code_dim())).max(256) as u64;
@@ -277,12 +280,12 @@ impl Build<'_> {
 
     /// Indexes the next rows; false when the last ones are done and the index is ready.
     fn slice(&self, progress: &mut BuildProgress) -> Result<bool> {
-        let core = self.db.core();
+        let core = self.local.core();
         let meta = self.meta()?;
         let tree = self.table.source.tree;
         let keys = self.next_keys(&meta.cursor)?;
         let more = !keys.is_empty();
-        let mut tx = system(self.db);
+        let mut tx = system(self.local);
         let mut last = None;
         let mut binding = Binding::over(self.hosted);
         for key in keys {
@@ -332,7 +335,7 @@ impl Build<'_> {
             Some((_, key)) => Bound::Excluded(key),
             None => Bound::Unbounded,
         };
-        let tree = self.db.core().tree(self.table.source.tree)?;
+        let tree = self.local.core().tree(self.table.source.tree)?;
         let mut rows = tree.cursor(lower, Bound::Unbounded, Direction::Forward);
         let (mut leaf, mut keys) = (LeafRows::default(), Vec::new());
         while keys.len() < SLICE && rows.next_leaf(&mut leaf)? {
@@ -378,8 +381,9 @@ impl<K: TableKey, V: TableRecord> crate::Table<K, V> {
     /// # Errors
     /// `ReadOnly`, `Closed`, and those of a commit.
     pub fn drop_vector_index<T>(&self, db: &Database, field: crate::Field<V, T>) -> Result<()> {
-        db.core().check_writable()?;
-        catalog::drop_vector_index(db, &self.shape().info.name, field.id())
+        let local = db.leader()?;
+        local.core().check_writable()?;
+        catalog::drop_vector_index(&local, &self.shape().info.name, field.id())
     }
 }
 

@@ -20,8 +20,8 @@ use terrane_wal::sync::Ordering;
 
 use super::view::View;
 use super::{Hosted, VectorTable};
-use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::local::Local;
 use crate::runtime::Core;
 use crate::runtime::worker::Due;
 use crate::txn::Isolation;
@@ -190,20 +190,20 @@ struct Host<'a> {
     table: &'a VectorTable,
     /// Reads what is newest: under the intent of a row nobody changes it.
     view: View<'a>,
-    db: Database,
+    local: Local,
     tx: Transaction,
 }
 
 impl<'a> Host<'a> {
     fn new(core: &'a Arc<Core>, table: &'a VectorTable, hosted: &'a Hosted) -> Host<'a> {
-        let db = Database::detached(core);
+        let local = Local::detached(core);
         Host {
             core,
             hosted,
             table,
             view: View::new(core, table, hosted, Ts(u64::MAX)),
-            tx: system(&db),
-            db,
+            tx: system(&local),
+            local,
         }
     }
 
@@ -224,14 +224,14 @@ pub(super) fn commit_seed(
 }
 
 /// A system transaction: nobody waits for its level.
-pub(super) fn system(db: &Database) -> Transaction {
+pub(super) fn system(local: &Local) -> Transaction {
     let begin = Begin {
         isolation: Isolation::Snapshot,
-        durability: db.core().options.durability,
+        durability: local.core().options.durability,
         idempotency: None,
         age: YOUNGEST,
     };
-    let tx = Transaction::begin(db, begin);
+    let tx = Transaction::begin(local.into(), begin);
     tx.owner().set_committing();
     tx
 }
@@ -302,11 +302,11 @@ impl MaintenanceHost for Host<'_> {
     }
 
     fn release(&mut self) {
-        self.tx = system(&self.db);
+        self.tx = system(&self.local);
     }
 
     fn commit(&mut self, writes: Vec<Write>, publish: Publish) -> Result<()> {
-        let mut tx = std::mem::replace(&mut self.tx, system(&self.db));
+        let mut tx = std::mem::replace(&mut self.tx, system(&self.local));
         let set = match publish {
             Publish::Nothing => None,
             Publish::After(epoch) | Publish::Before(epoch) => {

@@ -38,6 +38,7 @@ use crate::metrics::{MaintenanceStats, SearchCounters, VectorStats};
 use crate::runtime::Core;
 use crate::txn::Transaction;
 use crate::txn::epochs::Epochs;
+use crate::txn::raw::RawRead;
 use crate::txn::records::Record;
 use hints::Hints;
 use maintain::Upkeep;
@@ -434,7 +435,7 @@ pub(crate) fn create(
         let error = Error::new(ErrorKind::Invalid, "a field cannot be searched by distance");
         return Err(error.with("table", &table.name).with("field", info.field));
     };
-    let seed = tx.database().core().env.rng.next_u64("vector index");
+    let seed = tx.local()?.core().env.rng.next_u64("vector index");
     let params = IndexParams {
         columns: table.schema.fields().iter().any(|field| field.filter),
         replicas,

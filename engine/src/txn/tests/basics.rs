@@ -265,12 +265,14 @@ fn row_ids_are_never_given_out_twice_also_over_a_reopen() {
     let db = sim_open(&sim);
     let rows = Rows::open(&db, "t");
     let tree = rows.info.tree;
-    let first: Vec<u64> = (0..5000).map(|_| db.next_row_id(tree).unwrap()).collect();
+    let first: Vec<u64> = (0..5000)
+        .map(|_| db.local().next_row_id(tree).unwrap())
+        .collect();
     assert!(first.windows(2).all(|pair| pair[0] < pair[1]) && first[0] == 1);
     db.write(|tx| rows.put(tx, "a", "1")).unwrap();
     let again = super::after_power_cut(&sim, 80);
     let db = sim_open(&again);
-    assert!(db.next_row_id(tree).unwrap() > *first.last().unwrap());
+    assert!(db.local().next_row_id(tree).unwrap() > *first.last().unwrap());
 }
 
 #[test]
@@ -282,20 +284,20 @@ fn a_table_of_other_types_is_refused_and_names_are_checked() {
     let bytes = Rows::open(&db, "t");
     let schema = Schema::of::<u64, String>().unwrap();
     let spec = TableSpec {
-        class: db.page_class(),
+        class: db.local().page_class(),
         row_ids: RowIds::Key,
         vectors: &[],
         schema: &schema,
     };
     assert_eq!(
-        db.open_table("t", &spec).unwrap_err().kind(),
+        db.local().open_table("t", &spec).unwrap_err().kind(),
         ErrorKind::Schema
     );
-    let other = db.open_table("u", &spec).unwrap();
+    let other = db.local().open_table("u", &spec).unwrap();
     assert_ne!(other.tree, bytes.info.tree);
     for name in ["", &"n".repeat(256), "a\0b", "terrane.x"] {
         assert_eq!(
-            db.open_table(name, &spec).unwrap_err().kind(),
+            db.local().open_table(name, &spec).unwrap_err().kind(),
             ErrorKind::Invalid
         );
     }

@@ -36,13 +36,13 @@ impl Rows {
     pub(crate) fn try_open(db: &Database, name: &str) -> Result<Rows> {
         let schema = Schema::of::<Vec<u8>, Vec<u8>>().unwrap();
         let spec = TableSpec {
-            class: db.page_class(),
+            class: db.local().page_class(),
             row_ids: RowIds::Hidden,
             vectors: &[],
             schema: &schema,
         };
         Ok(Rows {
-            info: db.open_table(name, &spec)?,
+            info: db.local().open_table(name, &spec)?,
         })
     }
 
