@@ -76,7 +76,10 @@ impl LogView for View {
     fn safe_lsn(&self) -> Lsn {
         match &self.core.log {
             // M1, I5: an image never holds what is not committed.
-            Some(log) => log.durable_lsn().min(log.commit_lsn()),
+            Some(log) => match terrane_wal::planted!("images_of_what_is_not_committed") {
+                true => log.durable_lsn(),
+                false => log.durable_lsn().min(log.commit_lsn()),
+            },
             None => self.core.prefix.applied().0,
         }
     }

@@ -78,7 +78,6 @@ impl Database {
     }
 
     /// The handle of a cluster's database.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no member is hosted yet"))]
     pub(crate) fn routed(routes: Arc<dyn Routes>) -> Database {
         Database {
             place: Place::Cluster(routes),

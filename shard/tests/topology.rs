@@ -14,7 +14,7 @@ use terrane_shard::topology::{
     Fencing, Run, ShardRecord, Topology, TopologyError, Version, update,
 };
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct InMemory {
     records: Mutex<BTreeMap<ShardId, (Version, ShardRecord)>>,
     /// Who holds a lock, by which grant, until when.

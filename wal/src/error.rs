@@ -197,8 +197,8 @@ impl fmt::Display for WalError {
             ),
             WalError::TimedOut { lsn, within } => write!(
                 f,
-                "the entry that ends at {lsn}: expected it to be committed within {within:?}, found \
-                 that it is not yet"
+                "the entry that ends at {lsn}: expected it to be committed within {within:?}, \
+                 found that it is not yet"
             ),
             WalError::Short { dir, reach, end } => write!(
                 f,

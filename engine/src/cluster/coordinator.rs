@@ -1,8 +1,8 @@
 //! Who sees to it that a shard has a leader: each member, for its own shard.
 //!
 //! ```text
-//! suspicion (or a leader that was started again, or none yet) -> lock -> term, by the record's swap
-//!   -> Failover -> leader published -> unlocked
+//! suspicion (or a leader that was started again, or none yet) -> lock -> term, by a swap of the
+//!   record -> Failover -> leader published -> unlocked
 //! an operator's wish -> Switchover -> term behind the leader's -> the same Failover
 //! ```
 //!

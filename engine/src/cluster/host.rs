@@ -3,7 +3,7 @@
 //! ```text
 //! node's thread   packets, time -> Member -> sends, commits ...      `Seat::turn`, in seat.rs
 //! committers      the log has more -> Member -> sends                `Host::ship`
-//! trees' thread   what is committed -> trees; serve, reopen, upkeep  `Tending::step`, in tending.rs
+//! trees' thread   what is committed -> trees; serve, reopen, upkeep  `Tending::step`, tending.rs
 //! ```
 //!
 //! The member is in one hand at a time and in no lock: who wants it and finds it taken says so, and
@@ -201,6 +201,18 @@ impl Host {
     pub(super) fn leads(&self) -> Option<Term> {
         let core = self.core()?;
         core.standing.as_ref().and_then(Standing::leads)
+    }
+
+    /// Everything up to here is in the trees; entries of the protocol itself have nothing for them.
+    pub(super) fn applied(&self) -> Lsn {
+        let Some(core) = self.core().filter(|_| self.leads().is_some()) else {
+            return Lsn(self.applied.load(Ordering::Acquire));
+        };
+        let filled = self.log.positions().filled.0;
+        match core.prefix.is_at_rest() {
+            true => filled,
+            false => core.prefix.applied().0,
+        }
     }
 
     /// Whether this member leads and no other can serve yet. Asked after a snapshot was taken.

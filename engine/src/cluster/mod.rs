@@ -4,6 +4,7 @@
 //! layout.rs       Topology, Acks: what a cluster is made with
 //! node.rs         Node: a directory, a way to the others, two threads
 //! host.rs         a member of a shard: protocol and trees; seat.rs and tending.rs drive it
+//! router.rs       a program's calls find who leads
 //! coordinator.rs  who sees to it that a shard has a leader
 //! topology.rs     Embedded: records of shards in a database of their own    (`Topology` of shard)
 //! network.rs      Transport: packets between nodes; LocalNetwork: all of them in one process
@@ -18,6 +19,7 @@ mod host;
 mod layout;
 mod network;
 mod node;
+mod router;
 mod seat;
 mod tending;
 #[cfg(test)]
@@ -39,16 +41,20 @@ use terrane_wal::sync::Mutex;
 use terrane_wal::vote::{Vote, VoteFile};
 
 pub use layout::{Acks, Topology};
-pub use network::{Endpoint, LocalNetwork, NodeId, Transport};
+#[cfg(feature = "sim")]
+pub use network::Faults;
+pub use network::{Body, Endpoint, LocalNetwork, NodeId, Packet, Transport};
 pub use node::Node;
 pub use terrane_shard::ShardId;
 
 use crate::builder::{Builder, Options};
 use crate::database::{Database, Durability};
 use crate::error::{Error, ErrorKind, Result};
+use crate::local::Local;
 use crate::recovery;
 use crate::replica::config_file;
 use host::{Home, Host};
+use router::Router;
 use topology::Embedded;
 
 /// Shards on nodes, for those who run them. Programs work with [`Cluster::database`]. Clones are
@@ -180,6 +186,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// The database that programs work with. Its calls go to whoever leads, and wait for a leader
+    /// where there is none ([`Topology::wait_for_leader`]).
+    #[must_use]
+    pub fn database(&self) -> Database {
+        Database::routed(Arc::new(Router::new(&self.inner, 0)))
+    }
+
     /// The shards.
     #[must_use]
     pub fn shards(&self) -> &[ShardId] {
@@ -197,7 +210,7 @@ impl Cluster {
             leads: host.leads().map(|term| term.0),
             log_end: host.log.positions().sequenced.0.0,
             committed: host.log.commit_lsn().0,
-            applied: host.core().map_or(0, |core| core.prefix.applied().0.0),
+            applied: host.applied().0,
             failure: host.failure(),
         };
         Ok(hosts.into_iter().map(status).collect())
@@ -212,7 +225,8 @@ impl Cluster {
         let mut seen = BTreeMap::new();
         self.inner.wait_for(within, || {
             let (node, host) = self.inner.leader_of(number)?;
-            let now = host.home.now();
+            // Behind the moment in which it began to serve.
+            let now = host.home.now().after(1);
             let since = *seen.entry((node, host.leads())).or_insert(now);
             let led = host.peek(|member| member.replica().led_after(since));
             led.unwrap_or(false).then_some(node)
@@ -317,7 +331,7 @@ fn member_options(layout: &Topology) -> Result<Options> {
 fn open_records(env: &Env, dir: &Path) -> Result<Arc<dyn Records>> {
     let options = Builder::new().memory_bytes(4 << 20).resolve()?;
     let core = recovery::open(env.clone(), dir, options)?;
-    let records = Embedded::open(Database::over(core, true)?)?;
+    let records = Embedded::open(Database::alone(Local::over(core, true)?))?;
     Ok(Arc::new(records))
 }
 

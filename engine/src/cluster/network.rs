@@ -110,13 +110,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
 /// What a network does to packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// How many of a hundred never come.
-    pub(crate) lose_percent: u64,
+    pub lose_percent: u64,
     /// How many of a hundred come twice.
-    pub(crate) repeat_percent: u64,
+    pub repeat_percent: u64,
     /// Each comes after some time up to this, so that later ones overtake it.
-    pub(crate) delay_max: Duration,
+    pub delay_max: Duration,
 }
 
 /// A network in one process. Clones are handles of the same one.
@@ -232,6 +232,12 @@ impl Inbox {
     }
 }
 
+impl Default for LocalNetwork {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl LocalNetwork {
     /// A network that delivers at once and in order.
     pub fn new() -> Self {
@@ -239,7 +245,8 @@ impl LocalNetwork {
     }
 
     /// A network that loses, repeats and delays.
-    pub(crate) fn chaotic(env: &Env, faults: Faults) -> Self {
+    #[cfg(feature = "sim")]
+    pub fn chaotic(env: &Env, faults: Faults) -> Self {
         let chance = Chance {
             clock: env.clock.clone(),
             rng: env.rng.clone(),
@@ -288,7 +295,8 @@ impl LocalNetwork {
     ///
     /// # Panics
     /// If this network has no clock and no randomness, as one of [`LocalNetwork::new`].
-    pub(crate) fn set_faults(&self, faults: Faults) {
+    #[cfg(feature = "sim")]
+    pub fn set_faults(&self, faults: Faults) {
         let can = self.shared.chance.is_some() || faults == Faults::default();
         assert!(can, "faults of a network that was made without an Env");
         self.shared.state.lock().faults = faults;

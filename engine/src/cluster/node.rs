@@ -64,8 +64,8 @@ struct Threads {
     joiners: Vec<Box<dyn Joiner>>,
 }
 
-/// A node of a cluster: hosts a member of each shard that is placed on it. Clones are handles of the
-/// same one; the last one stops it when dropped.
+/// A node of a cluster: hosts a member of each shard that is placed on it. Clones are handles of
+/// the same one; the last one stops it when dropped.
 #[derive(Clone)]
 pub struct Node {
     inner: Arc<Inner>,

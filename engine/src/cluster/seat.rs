@@ -64,10 +64,6 @@ impl Seat {
         })
     }
 
-    pub(super) fn host(&self) -> &Arc<Host> {
-        &self.host
-    }
-
     /// Takes what has come for it; done at the next turn.
     pub(super) fn hear(&mut self, from: MemberId, body: Body) {
         self.inbox.push_back((from, body));

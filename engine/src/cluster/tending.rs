@@ -44,7 +44,11 @@ impl Tending {
 
     /// One bounded step.
     pub(super) fn step(&mut self) -> Due {
-        let reopen = std::mem::take(&mut self.host.work.lock().reopen);
+        let mut reopen = std::mem::take(&mut self.host.work.lock().reopen);
+        if reopen && terrane_wal::planted!("trees_of_a_deposed_leader_stay") {
+            reopen = false;
+            self.stay();
+        }
         if reopen && self.host.failure().is_none() {
             self.let_go();
             (self.core, self.follower) = (None, None);
@@ -107,6 +111,16 @@ impl Tending {
                 self.host.call_node();
                 Due::Later
             }
+        }
+    }
+
+    /// The mistake that is planted: what may not have been committed stays in the trees.
+    fn stay(&mut self) {
+        if let Some(core) = &self.core
+            && let Some(standing) = &core.standing
+        {
+            standing.follow();
+            self.follower = Some(Follower::of(core));
         }
     }
 

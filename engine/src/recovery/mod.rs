@@ -117,8 +117,8 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
     Ok(core)
 }
 
-/// What is in memory beside the trees is derived from them again: they followed another member's log
-/// until now, and lead from now on.
+/// What is in memory beside the trees is derived from them again: they followed another member's
+/// log until now, and lead from now on.
 pub(crate) fn lead(core: &Core) {
     core.catalog.forget_row_ids();
     core.vectors.clear();

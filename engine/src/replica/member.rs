@@ -1,8 +1,8 @@
 //! A member at work: what the protocol asks for is done to the log and the vote at once, the rest
 //! is handed to the host.
 //!
-//! What goes into the log is synced when the host says so ([`Member::sync`]): the messages that have
-//! come meanwhile share a flush.
+//! What goes into the log is synced when the host says so ([`Member::sync`]): the messages that
+//! have come meanwhile share a flush.
 //!
 //! A failure of the disk, or a fault of the protocol, ends the member: what it had not answered was
 //! not promised. It is opened again as after a crash.
@@ -110,6 +110,7 @@ impl Member {
     }
 
     /// The member's log.
+    #[cfg(test)]
     pub(crate) fn wal(&self) -> &Arc<terrane_wal::Log> {
         self.log.wal()
     }

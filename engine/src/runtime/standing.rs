@@ -81,6 +81,11 @@ impl Standing {
         self.state.store(term.0, Ordering::Release);
     }
 
+    /// As if it had never led: only for a mistake that is planted.
+    pub(crate) fn follow(&self) {
+        self.state.store(FOLLOWS, Ordering::Release);
+    }
+
     /// Whether it has led and leads no more.
     pub(crate) fn is_deposed(&self) -> bool {
         self.state.load(Ordering::Acquire) == DEPOSED

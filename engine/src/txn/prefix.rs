@@ -114,6 +114,11 @@ impl Prefix {
             .map_or(queue.sequenced, |flight| flight.begin)
     }
 
+    /// Whether all that was sequenced is applied.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.queue.lock().flights.is_empty()
+    }
+
     /// Enters a commit. Called inside the sequencer's section, hence in order.
     pub(crate) fn enter(&self, begin: Lsn, end: Lsn, ts: Ts) {
         let mut queue = self.queue.lock();

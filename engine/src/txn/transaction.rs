@@ -220,6 +220,7 @@ impl Transaction {
     }
 
     /// The buffered writes.
+    #[cfg(test)]
     pub(crate) fn writes(&self) -> &Arc<WriteSet> {
         &self.writes
     }

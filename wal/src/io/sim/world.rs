@@ -32,11 +32,11 @@ struct Block {
 
 impl Block {
     fn new(bytes: [u8; BLOCK]) -> Arc<Block> {
-        let words: &[u64] = bytemuck::cast_slice(&bytes);
-        let zero = words.iter().all(|word| *word == 0);
-        let hash = match zero {
+        let words = bytes.as_chunks().0.iter();
+        let words = words.map(|word| u64::from_le_bytes(*word));
+        let hash = match bytes.iter().all(|byte| *byte == 0) {
             true => 0,
-            false => words.iter().fold(1, |hash, word| mix(hash, *word)),
+            false => words.fold(1, mix),
         };
         Arc::new(Block { bytes, hash })
     }
