@@ -241,6 +241,10 @@ pub(crate) fn now(core: &Arc<Core>, clean: bool) -> Result<()> {
                 if let Some(cause) = core.log.as_ref().and_then(|log| log.poisoned()) {
                     break Err((*cause).clone().into());
                 }
+                // Nor what another leader may have decided against.
+                if let Err(error) = core.check_shown() {
+                    break Err(error);
+                }
                 waiter.park_timeout(Duration::from_millis(1));
             }
             Err(error) => break Err(error),

@@ -247,13 +247,12 @@ impl Log {
         for path in &found.removed {
             env.disk.remove(path)?;
         }
+        let oldest = match options.replicated {
+            true => found.oldest_in_order(),
+            false => found.oldest,
+        };
         let last_len = found.live.back().map(|last| last.len);
-        let mut shelf = Shelf::new(
-            options.segment_bytes,
-            found.next_seq,
-            last_len,
-            found.oldest,
-        );
+        let mut shelf = Shelf::new(options.segment_bytes, found.next_seq, last_len, oldest);
         shelf.live = found.live;
         shelf.spares = found.spares;
         let log = Log {

@@ -183,8 +183,13 @@ impl Log {
     /// # Errors
     /// Io.
     pub fn oldest_entry(&self) -> Result<Lsn, WalError> {
-        let segments: Vec<Arc<Segment>> = self.shelf.lock().live.iter().cloned().collect();
-        for segment in &segments {
+        let (oldest, segments) = {
+            let shelf = self.shelf.lock();
+            let segments: Vec<Arc<Segment>> = shelf.live.iter().cloned().collect();
+            (shelf.oldest, segments)
+        };
+        let held = segments.iter();
+        for segment in held.filter(|segment| segment.first_lsn >= oldest) {
             if segment.first_lsn == Lsn::ZERO {
                 return Ok(Lsn::ZERO);
             }
@@ -192,7 +197,7 @@ impl Log {
                 return Ok(end);
             }
         }
-        Ok(self.oldest())
+        Ok(oldest)
     }
 
     /// The entry that ends at `end`; `None` if none does, or it was trimmed. From memory, or a look

@@ -45,13 +45,19 @@ impl Router {
     /// The host that leads, if one does. One that led last and has its lease leads still.
     fn host(&self) -> Option<Arc<Host>> {
         let last = self.last.lock().clone();
-        if let Some(host) = last.filter(|host| host.has_lease() && host.leads().is_some()) {
+        let leads = |host: &Arc<Host>| is_current(host) && host.leads().is_some();
+        if let Some(host) = last.filter(leads) {
             return Some(host);
         }
         let (_, host) = self.cluster.leader_of(self.shard)?;
         *self.last.lock() = Some(Arc::clone(&host));
         Some(host)
     }
+}
+
+/// Whether no other member can serve yet.
+fn is_current(host: &Host) -> bool {
+    host.has_lease() || terrane_wal::planted!("reads_without_a_lease")
 }
 
 impl Routes for Router {
@@ -67,8 +73,7 @@ impl Routes for Router {
             let host = self.host()?;
             let core = host.core()?;
             let snapshot = Snapshot::begin(Anchor::at(db, Ok(Local::detached(&core))));
-            let lease = host.has_lease() || terrane_wal::planted!("reads_without_a_lease");
-            let shown = lease && core.check_leads().is_ok();
+            let shown = is_current(&host) && core.check_leads().is_ok();
             shown.then_some(snapshot)
         })
     }

@@ -127,6 +127,61 @@ fn a_copy_is_the_same_log_whatever_its_frames() {
     }
 }
 
+// Others may need more of a member's log than it does itself. Seen failing with a log that begins
+// where it was read from, and with the first entry looked for in segments before that.
+#[test]
+fn what_is_before_the_image_is_there_for_others() {
+    let disk = SimDisk::new();
+    let env = on_disk(&disk, 1);
+    let log = made(&env, 0);
+    lead(&log, 1, &[3000; 120]);
+    let all = copies(&log);
+    let redo = all[90].head.end;
+    let opened = |replicated: bool| {
+        let options = LogOptions {
+            replicated,
+            ..options(0)
+        };
+        open_at(&on_disk(&disk, 2), redo, options).unwrap().log
+    };
+    let log = opened(true);
+    assert_eq!(
+        (log.oldest(), log.oldest_entry().unwrap()),
+        (Lsn::ZERO, Lsn::ZERO)
+    );
+    assert_eq!(copies(&log), all);
+    drop(log);
+    let log = opened(false);
+    let first = log.oldest_entry().unwrap();
+    assert!(log.oldest() > Lsn::ZERO && first >= log.oldest());
+    let from = all.iter().position(|copy| copy.head.start == first);
+    assert_eq!(log.read(first, usize::MAX).unwrap(), all[from.unwrap()..]);
+    drop(log);
+    // A segment in the middle is gone.
+    let names = env.disk.list(dir()).unwrap();
+    env.disk.remove(&dir().join(&names[1])).unwrap();
+    let log = opened(true);
+    assert!(log.oldest() > Lsn::ZERO && log.oldest() < redo);
+    let first = log.oldest_entry().unwrap();
+    assert_eq!(log.read(first, 1).unwrap()[0].head.start, first);
+}
+
+// A segment may begin with a frame that only vouches, in the term before that of the next leader,
+// whose entries follow at the same place. Seen failing as a corrupt log.
+#[test]
+fn a_term_begins_behind_a_frame_that_only_vouches() {
+    let disk = SimDisk::new();
+    let env = on_disk(&disk, 1);
+    let log = made(&env, 0);
+    for term in 1..60 {
+        lead(&log, term, &[100]);
+        log.tick();
+        assert_eq!(log.stats().vouching_frames, term);
+    }
+    let found = reopen(&on_disk(&disk, 2)).unwrap().log;
+    assert_eq!(found.epochs(), log.epochs());
+}
+
 // Seen failing with a wait that only looks at the place, and with a seal that wakes nobody.
 #[test]
 fn who_waits_for_a_commit_is_told_of_its_own_entry_alone() {

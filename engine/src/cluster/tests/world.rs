@@ -258,6 +258,10 @@ fn call(db: &Database, env: &Env, told: &Mutex<Told>, number: u64) {
         }
         return;
     }
+    if env.rng.next_u64("checkpoint").is_multiple_of(16) {
+        // Fails where the leader changes meanwhile.
+        let _ = db.checkpoint();
+    }
     let draw = |below: u64| env.rng.next_u64("move") % below;
     let (from, to, amount) = (draw(COUNT), draw(COUNT), draw(10) as i64);
     let outcome = db.write(|tx| {
