@@ -135,18 +135,66 @@ impl Cluster {
             shards.push(ShardId::new(range).map_err(internal)?);
             uuids.push(uuid);
         }
-        let inner = Inner {
-            layout,
-            shards,
-            uuids,
-            records,
-            nodes: Mutex::default(),
-            env: env.clone(),
+        Cluster::run(env, records, (shards, uuids), placed, layout)
+    }
+
+    /// Opens a cluster that was made on these nodes before: the first of them is the one that was
+    /// first then. Members and acknowledgements are those of then, whatever `layout` says; the
+    /// rest of it may be another.
+    ///
+    /// # Errors
+    /// `Invalid` if there is no node, or one takes part already; `NotFound` if a node holds no
+    /// member; those of opens.
+    pub fn open(nodes: &[Node], layout: Topology) -> Result<Cluster> {
+        let Some(first) = nodes.first() else {
+            return Err(Error::new(ErrorKind::Invalid, "a cluster has nodes"));
         };
+        let (env, dir) = (first.env().clone(), first.dir().join("topology"));
+        Cluster::open_in(&env, &dir, nodes, layout)
+    }
+
+    /// As [`Cluster::open`], with the topology's records in a directory of the caller's.
+    fn open_in(env: &Env, dir: &Path, nodes: &[Node], layout: Topology) -> Result<Cluster> {
+        let mut uuids = Vec::new();
+        for number in 0.. {
+            let shard = shard_dir(&nodes[0], number);
+            let disk = &nodes[0].env().disk;
+            if disk.stat(&shard)?.is_none() {
+                break;
+            }
+            uuids.push(config_file::load_any(&**disk, &shard.join("CONFIG"))?.uuid);
+        }
+        if uuids.is_empty() {
+            let error = Error::new(ErrorKind::NotFound, "the node holds no cluster");
+            return Err(error.with("node", nodes[0].id()));
+        }
+        let ranges = even_ranges(uuids.len()).map_err(internal)?;
+        let shards = ranges
+            .into_iter()
+            .map(|range| ShardId::new(range).map_err(internal));
+        let shards = shards.collect::<Result<_>>()?;
+        Cluster::run(env, open_records(env, dir)?, (shards, uuids), nodes, layout)
+    }
+
+    /// Begins to serve.
+    fn run(
+        env: &Env,
+        records: Arc<dyn Records>,
+        (shards, uuids): (Vec<ShardId>, Vec<[u8; 16]>),
+        nodes: &[Node],
+        layout: Topology,
+    ) -> Result<Cluster> {
         let cluster = Cluster {
-            inner: Arc::new(inner),
+            inner: Arc::new(Inner {
+                layout,
+                shards,
+                uuids,
+                records,
+                nodes: Mutex::default(),
+                env: env.clone(),
+            }),
         };
-        for node in placed {
+        for node in nodes {
             cluster.join(node)?;
         }
         Ok(cluster)

@@ -55,11 +55,35 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// Reads the file: the end of the entry, and the configuration.
+/// What the file says: whose configuration, the end of its entry, and what it is.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) uuid: [u8; 16],
+    pub(crate) end: Lsn,
+    pub(crate) config: Arc<Config>,
+}
+
+/// Reads the file of a shard: the end of the entry, and the configuration.
+///
+/// # Errors
+/// `Corrupt`, also for another shard's, `Version`; of the disk.
+pub(crate) fn load(disk: &dyn Disk, path: &Path, uuid: [u8; 16]) -> Result<(Lsn, Arc<Config>)> {
+    let loaded = load_any(disk, path)?;
+    if loaded.uuid == uuid {
+        return Ok((loaded.end, loaded.config));
+    }
+    let error = Error::new(ErrorKind::Corrupt, "a configuration fails its check");
+    Err(error
+        .with("file", path.display())
+        .with("expected", format!("shard {uuid:02x?}"))
+        .with("found", format!("{:02x?}", loaded.uuid)))
+}
+
+/// Reads the file of whatever shard it is.
 ///
 /// # Errors
 /// `Corrupt`, `Version`; of the disk.
-pub(crate) fn load(disk: &dyn Disk, path: &Path, uuid: [u8; 16]) -> Result<(Lsn, Arc<Config>)> {
+pub(crate) fn load_any(disk: &dyn Disk, path: &Path) -> Result<Loaded> {
     let file = disk.open(path, Open::Read)?;
     let len = usize::try_from(file.len()?).unwrap_or(usize::MAX);
     let wrong = |expected: String, found: String| {
@@ -92,14 +116,16 @@ pub(crate) fn load(disk: &dyn Disk, path: &Path, uuid: [u8; 16]) -> Result<(Lsn,
         let error = error.with("file", path.display());
         return Err(error.with("expected", VERSION).with("found", number(8)));
     }
-    if bytes[24..HEADER] != uuid {
-        let found = format!("{:02x?}", &bytes[24..HEADER]);
-        return Err(wrong(format!("shard {uuid:02x?}"), found));
-    }
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&bytes[24..HEADER]);
     let config = Config::decode(&bytes[HEADER..end])
         .map_err(|error| wrong("a configuration".into(), error.to_string()))?;
     let lsn = u64::from(number(16)) | u64::from(number(20)) << 32;
-    Ok((Lsn(lsn), Arc::new(config)))
+    Ok(Loaded {
+        uuid,
+        end: Lsn(lsn),
+        config: Arc::new(config),
+    })
 }
 
 #[cfg(test)]

@@ -117,12 +117,17 @@ impl World {
     pub(super) fn callers(&self) -> Vec<Box<dyn Joiner>> {
         (0..3)
             .map(|caller| {
-                let (db, env) = (self.cluster.database(), self.sim.env());
+                let (cluster, env) = (self.cluster.clone(), self.sim.env());
                 let (told, stop) = (Arc::clone(&self.told), Arc::clone(&self.stop));
                 let body = move || {
                     let mut number = caller << 32;
+                    let mut db = cluster.database();
                     while !stop.load(Ordering::Relaxed) {
                         number += 1;
+                        // Another handle may know of another leader.
+                        if env.rng.next_u64("handle").is_multiple_of(8) {
+                            db = cluster.database();
+                        }
                         call(&db, &env, &told, number);
                         let pause = env.rng.next_u64("pause") % 20;
                         let waiter = env.park.waiter();
