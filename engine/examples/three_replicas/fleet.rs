@@ -80,7 +80,9 @@ impl Fleet {
     /// The node that leads, once one does.
     pub(crate) fn leader(&self) -> Result<NodeId, Failure> {
         let shard = &self.cluster.shards()[0];
-        self.cluster.wait_leader(shard, PATIENCE).map_err(|error| Failure::new(format!("wait_leader: {error:?}")))
+        self.cluster
+            .wait_leader(shard, PATIENCE)
+            .map_err(|error| Failure::new(format!("wait_leader: {error:?}")))
     }
 
     /// The node behind this one.
@@ -113,7 +115,9 @@ impl Fleet {
 
     fn reopen(&mut self, id: NodeId) -> Result<(), Failure> {
         let node = open(&self.folder, &self.network, id)?;
-        self.cluster.join(&node).map_err(|error| Failure::new(format!("join {id}: {error:?}")))?;
+        self.cluster
+            .join(&node)
+            .map_err(|error| Failure::new(format!("join {id}: {error:?}")))?;
         self.nodes.insert(id, node);
         Ok(())
     }
@@ -154,5 +158,6 @@ impl Fleet {
 
 fn open(folder: &Path, network: &LocalNetwork, id: NodeId) -> Result<Node, Failure> {
     let dir = folder.join(format!("node-{}", id.0));
-    Node::open(id, dir, network.endpoint(id)).map_err(|error| Failure::new(format!("open {id}: {error:?}")))
+    Node::open(id, dir, network.endpoint(id))
+        .map_err(|error| Failure::new(format!("open {id}: {error:?}")))
 }

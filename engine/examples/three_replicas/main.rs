@@ -22,6 +22,7 @@
 //! Flow: `options` -> `dataset` -> `fleet` (nodes and what is done to them), `callers` (load, and
 //! what it was told) -> `verdict` -> `report`. Data set, record and clock are `package_search`'s.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -82,10 +83,21 @@ fn run(options: &Options) -> Result<(), Failure> {
     let failed = |error| Failure::new(format!("no temporary folder: {error}"));
     let folder = tempfile::Builder::new().prefix("three_replicas-").tempdir();
     let folder = folder.map_err(failed)?;
-    let mut fleet = Fleet::make(folder.path())?;
+    run_in(folder.path(), &dataset, options).map_err(|failure| {
+        // Left where it is, for whoever looks into it.
+        let kept = folder.keep();
+        Failure::new(format!(
+            "{failure}\n  the nodes are kept in {}",
+            kept.display()
+        ))
+    })
+}
+
+fn run_in(folder: &Path, dataset: &Dataset, options: &Options) -> Result<(), Failure> {
+    let mut fleet = Fleet::make(folder)?;
     let watch = Stopwatch::start();
     let mut timeline = Timeline::start(watch);
-    let callers = Callers::new(&fleet.cluster().database(), &dataset, watch)?;
+    let callers = Callers::new(&fleet.cluster().database(), dataset, watch)?;
     timeline.tell(&format!(
         "{} leads, {} writers and a searcher begin",
         fleet.leader()?,
@@ -101,7 +113,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let told = callers.told();
     let figures = figures?;
     fleet.level()?;
-    let verdict = verdict::judge(&fleet.cluster().database(), &dataset, &told)?;
+    let verdict = verdict::judge(&fleet.cluster().database(), dataset, &told)?;
     figures.print(&told, &verdict);
     if options.json {
         println!("{}", figures.json(&told, &verdict, options.rounds));
