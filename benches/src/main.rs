@@ -3,8 +3,9 @@
 //! `terrane-bench kv --json` runs the key-value suite and prints one JSON object a line,
 //! `terrane-bench vector --data DIR --json` the vector suite, and `terrane-bench vector-generate`
 //! makes a folder for it; `terrane-bench table` turns such lines into the README's tables;
-//! `terrane-bench levels` compares the levels of isolation. The device's own limits are probed
-//! between the runs, so that every figure stands beside what the hardware gave in that hour.
+//! `terrane-bench levels` compares the levels of isolation, `terrane-bench replicas` three replicas
+//! with a lone database. The device's own limits are probed between the runs, so that every figure
+//! stands beside what the hardware gave in that hour.
 
 // A bench is where wall time is measured and threads are started on purpose.
 #![allow(clippy::disallowed_methods)]
@@ -12,6 +13,7 @@
 mod device;
 mod kv;
 mod levels;
+mod replicas;
 mod report;
 mod rows;
 mod table;
@@ -59,6 +61,9 @@ enum Command {
     },
     /// What serializable costs over snapshot isolation: both by turns in one process.
     Levels(levels::LevelsArgs),
+    /// What three replicas cost over a lone database, and how long a failover and a switchover
+    /// pause commits.
+    Replicas(replicas::ReplicasArgs),
     /// One workload on one engine; started by the suite itself.
     #[command(hide = true)]
     Once(OnceArgs),
@@ -144,6 +149,7 @@ fn main() -> ExitCode {
         Command::VectorOnce(args) => vector::once(&args),
         Command::Table { file, run, column } => table::print(&file, run.as_deref(), &column),
         Command::Levels(args) => levels::run(&args),
+        Command::Replicas(args) => replicas::run(&args),
         Command::Once(args) => kv::once(&args),
         Command::CrashChild {
             engine,

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 
+use crate::Failure;
 use crate::kv::race::Outcome;
 
 /// One run of one workload on one engine.
@@ -32,7 +33,7 @@ pub(crate) struct Run<'a> {
 }
 
 /// Sorted nanoseconds to microseconds at a fraction.
-fn percentile_us(sorted_ns: &[u32], fraction: f64) -> Option<f64> {
+pub(crate) fn percentile_us(sorted_ns: &[u32], fraction: f64) -> Option<f64> {
     let last = sorted_ns.len().checked_sub(1)?;
     let at = (last as f64 * fraction).round() as usize;
     Some(f64::from(sorted_ns[at]) / 1000.0)
@@ -60,6 +61,22 @@ fn memory_mib(key: &str) -> f64 {
         .and_then(|n| n.parse().ok())
         .unwrap_or(0.0);
     kib / 1024.0
+}
+
+/// Seconds of processor time that this process has taken.
+pub(crate) fn cpu_secs() -> Result<f64, Failure> {
+    let text = fs::read_to_string("/proc/self/stat")?;
+    // The name of the program may hold anything and ends with the last bracket.
+    let after = text.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
+    match (ticks(11), ticks(12)) {
+        (Some(user), Some(system)) => {
+            let per_second = rustix::param::clock_ticks_per_second() as f64;
+            Ok((user + system) / per_second)
+        }
+        _ => Err("/proc/self/stat does not tell the processor time".into()),
+    }
 }
 
 impl Run<'_> {

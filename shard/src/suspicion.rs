@@ -101,8 +101,8 @@ pub struct Suspicion {
     patience: Patience,
     term: Term,
     leader: Option<MemberId>,
-    /// Since when it leads, as far as was heard.
-    since: Time,
+    /// When it came to lead after another, as far as was heard.
+    since: Option<Time>,
     heard: Time,
     /// When a term above the leader's was promised last.
     fenced: Option<Time>,
@@ -123,7 +123,7 @@ impl Suspicion {
             patience,
             term: Term(0),
             leader: None,
-            since: now,
+            since: None,
             heard: now,
             fenced: None,
             asked: None,
@@ -145,7 +145,9 @@ impl Suspicion {
             return;
         }
         if term > self.term {
-            (self.term, self.leader, self.since) = (term, Some(leader), now);
+            // The first one is no change of leader.
+            self.since = self.leader.map(|_| now);
+            (self.term, self.leader) = (term, Some(leader));
             (self.certain, self.fenced) = (None, None);
         }
         self.heard = now;
@@ -213,7 +215,8 @@ impl Suspicion {
     /// Why the leader of the term is gone, so that a failover may begin.
     #[must_use]
     pub fn verdict(&self, now: Time) -> Option<(Term, Reason)> {
-        let calm = self.since.until(now) < self.patience.flap_ms;
+        let flap_ms = self.patience.flap_ms;
+        let calm = self.since.is_some_and(|since| since.until(now) < flap_ms);
         if calm && !planted!("no_calm_after_a_failover") {
             return None;
         }

@@ -157,13 +157,16 @@ impl Log {
     /// # Errors
     /// `CursorLost` if they were trimmed, Invalid if `from` lies behind the end; Io, Corrupt.
     pub fn read(self: &Arc<Self>, from: Lsn, bytes: usize) -> Result<Vec<EntryCopy>, WalError> {
+        // Before memory is asked: what is filled in between would be looked for on the disk, where
+        // it is not yet.
+        let filled = self.positions().filled.0;
         let epochs = self.board.epochs();
         let copy = |kept: Kept| head_of(&epochs, kept.begin, kept.bytes);
         if let Some(kept) = self.board.recent(from, bytes) {
             return Ok(kept.into_iter().map(copy).collect());
         }
-        // Nothing is filled behind what memory ends with.
-        if from == self.positions().filled.0 {
+        // Nothing was filled behind what memory ended with.
+        if from == filled {
             return Ok(Vec::new());
         }
         let mut reader = Reader::new(Arc::clone(self), from)?;
@@ -183,13 +186,7 @@ impl Log {
     /// # Errors
     /// Io.
     pub fn oldest_entry(&self) -> Result<Lsn, WalError> {
-        let (oldest, segments) = {
-            let shelf = self.shelf.lock();
-            let segments: Vec<Arc<Segment>> = shelf.live.iter().cloned().collect();
-            (shelf.oldest, segments)
-        };
-        let held = segments.iter();
-        for segment in held.filter(|segment| segment.first_lsn >= oldest) {
+        for segment in &self.readable() {
             if segment.first_lsn == Lsn::ZERO {
                 return Ok(Lsn::ZERO);
             }
@@ -197,7 +194,7 @@ impl Log {
                 return Ok(end);
             }
         }
-        Ok(oldest)
+        Ok(self.oldest())
     }
 
     /// The entry that ends at `end`; `None` if none does, or it was trimmed. From memory, or a look
@@ -247,10 +244,18 @@ impl Log {
         Ok(())
     }
 
+    /// The segments from the oldest position on. A log that was opened keeps others before the one
+    /// that it was read from, which no reader is given.
+    fn readable(&self) -> Vec<Arc<Segment>> {
+        let shelf = self.shelf.lock();
+        let live = shelf.live.iter();
+        let readable = live.filter(|segment| segment.first_lsn >= shelf.oldest);
+        readable.cloned().collect()
+    }
+
     /// The beginning of some entry below `end`, in the last segment that has one.
     fn boundary_below(&self, end: Lsn) -> Result<Option<Lsn>, WalError> {
-        let segments: Vec<Arc<Segment>> = self.shelf.lock().live.iter().cloned().collect();
-        for segment in segments.iter().rev().filter(|s| s.first_lsn < end) {
+        for segment in self.readable().iter().rev().filter(|s| s.first_lsn < end) {
             if segment.first_lsn == Lsn::ZERO {
                 return Ok(Some(Lsn::ZERO));
             }

@@ -86,7 +86,8 @@ pub(crate) fn race(
     Ok(out)
 }
 
-fn lap(
+/// Runs `body` on `threads` threads until `time` is over: their tallies, and the seconds it took.
+pub(crate) fn lap(
     threads: usize,
     time: Duration,
     every: u64,

@@ -11,7 +11,7 @@ use super::store::{NewRow, Setting, Store, index_counts, open};
 use super::{Job, Measured, figures};
 use crate::Failure;
 use crate::kv::race::{Outcome, Tally};
-use crate::report::{peak_rss_mib, rss_mib};
+use crate::report::{cpu_secs, peak_rss_mib, rss_mib};
 use crate::rows::Random;
 
 /// Vectors in one transaction.
@@ -95,22 +95,6 @@ pub(crate) fn rest() -> Result<f64, Failure> {
         quiet += 1;
     }
     Ok(since.as_secs_f64())
-}
-
-/// Seconds of processor time that this process has taken.
-fn cpu_secs() -> Result<f64, Failure> {
-    let text = std::fs::read_to_string("/proc/self/stat")?;
-    // The name of the program may hold anything and ends with the last bracket.
-    let after = text.rsplit(')').next().unwrap_or_default();
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok());
-    match (ticks(11), ticks(12)) {
-        (Some(user), Some(system)) => {
-            let per_second = rustix::param::clock_ticks_per_second() as f64;
-            Ok((user + system) / per_second)
-        }
-        _ => Err("/proc/self/stat does not tell the processor time".into()),
-    }
 }
 
 /// How the loads open the database.

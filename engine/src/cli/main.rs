@@ -1,7 +1,11 @@
-//! `terrane`: verify a database, print its log. A printer over [`terrane::inspect`].
+//! `terrane`: verify a database, print its log; where rows lie in shards, what a policy survives. A
+//! printer over [`terrane::inspect`].
 //!
 //! Exit codes: 0 all is well; 1 damage was found; 2 the command could not be done.
 
+mod placing;
+
+use std::error::Error as _;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -43,6 +47,12 @@ enum Command {
         #[arg(long, value_name = "N")]
         limit: Option<u64>,
     },
+    /// Computes where rows lie; opens nothing.
+    #[command(subcommand)]
+    Shard(placing::Shard),
+    /// Computes what a durability policy survives; opens nothing.
+    #[command(subcommand)]
+    Policy(placing::Policy),
 }
 
 fn main() -> ExitCode {
@@ -63,9 +73,16 @@ fn main() -> ExitCode {
             };
             log(&directory, &query)
         }
+        Command::Shard(command) => command.run(),
+        Command::Policy(command) => command.run(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("terrane: {error}");
+        let mut cause = error.source();
+        while let Some(below) = cause {
+            eprintln!("  caused by: {below}");
+            cause = below.source();
+        }
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Codec => ExitCode::from(1),
             _ => ExitCode::from(2),

@@ -8,8 +8,10 @@
 //! Nothing of the directory changes: recovery runs over a disk that keeps its writes in memory
 //! (`shadow`). The directory's lock is taken, since what changes under a check would be reported as
 //! damage. `terrane check` and `terrane log` (feature `cli`) are these two functions and a printer.
+//! What needs no directory, where rows lie and what a policy survives, is in `placing`.
 
 mod log;
+mod placing;
 mod rows;
 pub(crate) mod shadow;
 #[cfg(test)]
@@ -29,6 +31,7 @@ use crate::recovery::{self, directory};
 use crate::runtime::Core;
 
 pub use log::{LogQuery, log};
+pub use placing::{PlaceQuery, Placement, Shards, place, policy, shard_map};
 
 /// Something that is not as it must be: where, and what stands there instead of what.
 #[derive(Clone, Debug, PartialEq, Eq)]

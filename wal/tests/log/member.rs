@@ -573,3 +573,50 @@ fn terms_outlive_the_log_before_them() {
     assert_eq!(kept.common(&all).lsn, all.last().lsn);
     assert_eq!(kept, Epochs::new(kept.starts().to_vec(), end).unwrap());
 }
+
+// A log that was opened keeps segments before the one it was read from, and gives them to nobody.
+// Seen to fail with the oldest entry looked for in all segments.
+#[test]
+fn what_lies_before_an_opened_log_is_not_offered() {
+    let disk = SimDisk::new();
+    let log = made(&on_disk(&disk, 1), 0);
+    lead(&log, 1, &[60]);
+    let ends: Vec<Lsn> = (0..20)
+        .map(|_| commit(&log, entry(1, 8000)).unwrap())
+        .collect();
+    drop(log);
+    let alone = LogOptions {
+        replicated: false,
+        ..options(0)
+    };
+    let log = open_at(&on_disk(&disk, 2), ends[15], alone).unwrap().log;
+    let oldest = log.oldest_entry().unwrap();
+    assert!(log.oldest() > Lsn::ZERO && oldest >= log.oldest());
+    assert_eq!(log.read(oldest, 1).unwrap()[0].head.start, oldest);
+    for end in &ends {
+        let found = log.ending(*end).unwrap();
+        assert_eq!(found.is_some(), *end > oldest, "{end} of {oldest}");
+    }
+}
+
+// Seen to fail with the end asked for behind memory: what was filled in between was looked for on
+// the disk.
+#[test]
+fn the_end_of_a_log_is_read_while_it_grows() {
+    let log = made(&on_disk(&SimDisk::new(), 1), 1 << 20);
+    lead(&log, 1, &[]);
+    let count = 20_000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..count {
+                append(&log, entry(n, 10)).unwrap();
+            }
+        });
+        let (mut from, mut seen) = (log.durable_lsn(), 0);
+        while seen < count {
+            let some = log.read(from, 1 << 20).unwrap();
+            from = some.last().map_or(from, |last| last.head.end);
+            seen += some.len() as u64;
+        }
+    });
+}
