@@ -248,7 +248,7 @@ impl Log {
             env.disk.remove(path)?;
         }
         let oldest = match options.replicated {
-            true => found.oldest_in_order(),
+            true => found.oldest_in_order()?,
             false => found.oldest,
         };
         let last_len = found.live.back().map(|last| last.len);

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::epochs::Epochs;
 use crate::error::WalError;
 use crate::frame::{FrameFault, FrameHeader, decode_any_header, frame_bytes};
-use crate::io::{BLOCK, Disk, File, Open, Purpose, REQUEST_MAX};
+use crate::io::{BLOCK, Disk, File, IoError, Open, Purpose, REQUEST_MAX};
 use crate::log::{LogRecovery, ReplayEntry};
 use crate::lsn::{Lsn, Term, Ts};
 use crate::segment::{
@@ -62,20 +62,23 @@ pub(crate) struct Found {
 
 impl Found {
     /// Where the log of a member begins, that others may need more of than its own image does: at
-    /// the first of those segments whose numbers lead up to what was read. Those before a gap may
-    /// have been trimmed, and come back with a crash.
-    pub(crate) fn oldest_in_order(&self) -> Lsn {
+    /// the first of those segments that lead up to what was read. Before a gap in their numbers was
+    /// a cut, and the next one goes on there; or some were trimmed, and one came back with a crash.
+    pub(crate) fn oldest_in_order(&self) -> Result<Lsn, IoError> {
         let mut oldest = self.oldest;
-        let mut next: Option<u64> = None;
+        let mut next: Option<&Segment> = None;
         for segment in self.live.iter().rev() {
             let read = segment.first_lsn >= self.oldest;
-            if !read && next != Some(segment.seq + 1) {
+            if let Some(next) = next.filter(|_| !read)
+                && next.seq != segment.seq + 1
+                && !leads_to(segment, next)?
+            {
                 break;
             }
             oldest = oldest.min(segment.first_lsn);
-            next = Some(segment.seq);
+            next = Some(segment);
         }
-        oldest
+        Ok(oldest)
     }
 
     /// A log without a byte.
@@ -321,6 +324,28 @@ fn starts(candidates: &[Candidate], redo: Lsn) -> Result<[Option<usize>; 2], Wal
         at_redo = Some(at);
     }
     Ok([at_redo, None])
+}
+
+/// Whether the first frame of a segment chains to one of another, and begins inside or behind that.
+fn leads_to(segment: &Segment, next: &Segment) -> Result<bool, IoError> {
+    let window = |segment: &Segment| {
+        FrameWindow::new(Arc::clone(&segment.file), Purpose::Replay, REQUEST_MAX)
+    };
+    let Ok(first) = window(next).header(FIRST_FRAME, next.salt)? else {
+        return Ok(false);
+    };
+    let (mut frames, mut offset) = (window(segment), FIRST_FRAME);
+    while offset < segment.len {
+        let Ok(header) = frames.header(offset, segment.salt)? else {
+            break;
+        };
+        let end = header.base_lsn + u64::from(header.payload_len);
+        if header.hdr_crc == first.prev_crc {
+            return Ok((header.base_lsn..=end).contains(&next.first_lsn.0));
+        }
+        offset += frame_bytes(header.payload_len as usize) as u64;
+    }
+    Ok(false)
 }
 
 /// A walk along the chain of frames.

@@ -157,6 +157,16 @@ fn what_is_before_the_image_is_there_for_others() {
     let from = all.iter().position(|copy| copy.head.start == first);
     assert_eq!(log.read(first, usize::MAX).unwrap(), all[from.unwrap()..]);
     drop(log);
+    // It is cut, and goes on in a segment whose number does not follow.
+    let log = opened(true);
+    log.cut(all[100].head.end).unwrap();
+    lead(&log, 2, &[3000; 20]);
+    let (mine, redo) = (copies(&log), log.durable_lsn());
+    drop(log);
+    let log = open_at(&on_disk(&disk, 3), redo, options(0)).unwrap().log;
+    assert_eq!(log.oldest(), Lsn::ZERO);
+    assert_eq!(copies(&log), mine);
+    drop(log);
     // A segment in the middle is gone.
     let names = env.disk.list(dir()).unwrap();
     env.disk.remove(&dir().join(&names[1])).unwrap();
