@@ -72,6 +72,10 @@ impl Tending {
 
     /// The background work of trees, not at every commit that comes by.
     fn keep_up(&mut self, core: &Arc<Core>) -> Due {
+        // Upkeep commits, and would wait for admission that only this thread opens again.
+        if self.held {
+            return Due::Later;
+        }
         let now = core.now();
         if now >= self.tick_at {
             self.tick_at = now + TICK;
