@@ -47,6 +47,7 @@ impl fmt::Display for Failure {
 
 impl From<terrane::Error> for Failure {
     fn from(error: terrane::Error) -> Failure {
-        Failure::new(format!("database: {error}"))
+        // With what caused it, line by line.
+        Failure::new(format!("database: {error:?}"))
     }
 }

@@ -62,7 +62,9 @@ impl Fleet {
             .replicas(NODES as usize)
             .acks(Acks::Any(1))
             .suspect_after(Duration::from_millis(600))
-            .calm_after_failover(Duration::ZERO);
+            .calm_after_failover(Duration::ZERO)
+            // A call that an isolated leader took waits so long before it is told `Unknown`.
+            .commit_within(Duration::from_secs(3));
         let all: Vec<Node> = nodes.values().cloned().collect();
         Ok(Fleet {
             folder: folder.to_path_buf(),
@@ -80,9 +82,7 @@ impl Fleet {
     /// The node that leads, once one does.
     pub(crate) fn leader(&self) -> Result<NodeId, Failure> {
         let shard = &self.cluster.shards()[0];
-        self.cluster
-            .wait_leader(shard, PATIENCE)
-            .map_err(|error| Failure::new(format!("wait_leader: {error:?}")))
+        Ok(self.cluster.wait_leader(shard, PATIENCE)?)
     }
 
     /// The node behind this one.
@@ -115,9 +115,7 @@ impl Fleet {
 
     fn reopen(&mut self, id: NodeId) -> Result<(), Failure> {
         let node = open(&self.folder, &self.network, id)?;
-        self.cluster
-            .join(&node)
-            .map_err(|error| Failure::new(format!("join {id}: {error:?}")))?;
+        self.cluster.join(&node)?;
         self.nodes.insert(id, node);
         Ok(())
     }
@@ -158,6 +156,5 @@ impl Fleet {
 
 fn open(folder: &Path, network: &LocalNetwork, id: NodeId) -> Result<Node, Failure> {
     let dir = folder.join(format!("node-{}", id.0));
-    Node::open(id, dir, network.endpoint(id))
-        .map_err(|error| Failure::new(format!("open {id}: {error:?}")))
+    Ok(Node::open(id, dir, network.endpoint(id))?)
 }
