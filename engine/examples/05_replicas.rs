@@ -20,8 +20,6 @@ fn run(folder: &Path) -> Result<()> {
     let nodes = [open(1)?, open(2)?, open(3)?];
     // Semi-synchronous: a commit returns when the leader and any one follower have it on disk.
     let layout = Topology::new().shards(1).replicas(3).acks(Acks::Any(1));
-    // The first leader has just come: another may follow it at once.
-    let layout = layout.calm_after_failover(Duration::ZERO);
     let cluster = Cluster::create(&nodes, layout)?;
     let db = cluster.database(); // Cluster is for operators, Database for programs
     let notes = db.table(NOTES)?;
