@@ -1,5 +1,5 @@
-//! `shard_map`, `place` and `policy`: what `terrane shard` and `terrane policy` print, and what they
-//! refuse.
+//! `shard_map`, `place` and `policy`: what `terrane shard` and `terrane policy` print, and what
+//! they refuse.
 
 #![allow(
     clippy::unwrap_used,

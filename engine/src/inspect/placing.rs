@@ -75,8 +75,8 @@ impl fmt::Display for Placement {
 /// The shard map of these shards; its text is a table.
 ///
 /// # Errors
-/// `Invalid`, caused by the `MapError`: half bytes, other characters, ranges that are empty, overlap
-/// or leave ids out, a number of shards that no map has.
+/// `Invalid`, caused by the `MapError`: half bytes, other characters, ranges that are empty,
+/// overlap or leave ids out, a number of shards that no map has.
 pub fn shard_map(shards: &Shards) -> Result<ShardMap> {
     let made = match shards {
         Shards::Even(count) => even_ranges(*count),
@@ -93,8 +93,8 @@ pub fn shard_map(shards: &Shards) -> Result<ShardMap> {
 /// Where a row with these values lies.
 ///
 /// # Errors
-/// Those of [`shard_map`]; `Invalid`, caused by the `VindexError`: a kind or a parameter that is not
-/// known, another number of values than the vindex has columns, values that it refuses.
+/// Those of [`shard_map`]; `Invalid`, caused by the `VindexError`: a kind or a parameter that is
+/// not known, another number of values than the vindex has columns, values that it refuses.
 pub fn place(shards: &Shards, query: &PlaceQuery) -> Result<Placement> {
     let map = shard_map(shards)?;
     let pairs: Result<Vec<(&str, &str)>> = query.params.iter().map(|text| pair(text)).collect();
