@@ -76,8 +76,7 @@ impl fmt::Display for Placement {
 ///
 /// # Errors
 /// `Invalid`, caused by the `MapError`: half bytes, other characters, ranges that are empty,
-/// overlap
-/// or leave ids out, a number of shards that no map has.
+/// overlap or leave ids out, a number of shards that no map has.
 pub fn shard_map(shards: &Shards) -> Result<ShardMap> {
     let made = match shards {
         Shards::Even(count) => even_ranges(*count),
@@ -95,8 +94,7 @@ pub fn shard_map(shards: &Shards) -> Result<ShardMap> {
 ///
 /// # Errors
 /// Those of [`shard_map`]; `Invalid`, caused by the `VindexError`: a kind or a parameter that is
-/// not
-/// known, another number of values than the vindex has columns, values that it refuses.
+/// not known, another number of values than the vindex has columns, values that it refuses.
 pub fn place(shards: &Shards, query: &PlaceQuery) -> Result<Placement> {
     let map = shard_map(shards)?;
     let pairs: Result<Vec<(&str, &str)>> = query.params.iter().map(|text| pair(text)).collect();
