@@ -144,10 +144,14 @@ fn rounds(
 
         let (old, begin) = (fleet.leader()?, callers.now());
         let to = fleet.other_than(old);
-        fleet.switchover(to)?;
+        // A leader that stays is no error to callers: one that is to take over lags, say.
+        let (name, told) = match fleet.switchover(to) {
+            Ok(()) => ("switchover", format!("{old} to {to}")),
+            Err(stays) => ("refused", format!("{old} stays: {stays}")),
+        };
         let pause = callers.pause_since(begin)?;
-        timeline.event("switchover", &format!("{old} to {to}"), pause);
-        figures.add("switchover", pause);
+        timeline.event(name, &told, pause);
+        figures.add(name, pause);
         fleet.level()?;
         clock_pause(CALM);
     }

@@ -41,9 +41,7 @@ use terrane_wal::sync::Mutex;
 use terrane_wal::vote::{Vote, VoteFile};
 
 pub use layout::{Acks, Topology};
-#[cfg(feature = "sim")]
-pub use network::Faults;
-pub use network::{Body, Endpoint, LocalNetwork, NodeId, Packet, Transport};
+pub use network::{Body, Endpoint, Faults, LocalNetwork, NodeId, Packet, Transport};
 pub use node::Node;
 pub use terrane_shard::ShardId;
 

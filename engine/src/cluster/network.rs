@@ -22,7 +22,9 @@ use terrane_shard::message::Message;
 use terrane_shard::policy::MemberId;
 use terrane_shard::suspicion::Word;
 use terrane_wal::clock::Clock;
-use terrane_wal::env::{Env, Rng, Waiter};
+#[cfg(feature = "sim")]
+use terrane_wal::env::Env;
+use terrane_wal::env::{Rng, Waiter};
 use terrane_wal::sync::Mutex;
 
 /// Packets that may wait for a node: many rounds of all its shards.

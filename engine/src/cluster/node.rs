@@ -51,7 +51,8 @@ impl Reply {
 
     /// The answer; None if none came in time.
     pub(super) fn wait(&self, within: Duration) -> Option<Result<(), SwitchError>> {
-        self.waiter.park_timeout(within);
+        // Woken or not, what was said by then counts.
+        while self.outcome.lock().is_none() && self.waiter.park_timeout(within) {}
         self.outcome.lock().take()
     }
 }
