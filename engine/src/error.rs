@@ -328,6 +328,7 @@ mod tests {
         );
     }
 
+    #[cfg(not(loom))]
     #[test]
     fn an_error_that_is_told_again_says_all_of_it() {
         let lower = std::io::Error::other("disk on fire");
