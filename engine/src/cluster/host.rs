@@ -393,6 +393,8 @@ impl Host {
     pub(super) fn close(&self) -> Result<(), WalError> {
         drop(self.member.lock().take());
         self.depose();
+        // Who waits for a commit here is told that it is not known, and goes to the next leader.
+        self.log.seal()?;
         let trees = self.trees.lock().take();
         if let Some((core, _)) = &trees {
             crate::checkpoint::abandon(core);

@@ -72,16 +72,15 @@ impl Tending {
 
     /// The background work of trees, not at every commit that comes by.
     fn keep_up(&mut self, core: &Arc<Core>) -> Due {
-        // Upkeep commits, and would wait for admission that only this thread opens again.
-        if self.held {
-            return Due::Later;
-        }
         let now = core.now();
+        // What nobody waits for goes to the disk, also while admission is closed: who takes over
+        // must have it.
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             tick(core);
         }
-        if now < self.round_at {
+        // Upkeep commits, and would wait for admission that only this thread opens again.
+        if self.held || now < self.round_at {
             return Due::Later;
         }
         let due = round(core);
