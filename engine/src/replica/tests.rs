@@ -168,6 +168,8 @@ impl World {
         if self.chance.below(3) > 0 {
             member.wal().tick();
             member.sync(Time(self.now), &mut out).unwrap();
+        } else {
+            member.logged(Time(self.now), &mut out).unwrap();
         }
         self.done.cut += u64::from(member.wal().positions().sequenced.0 < before);
         let from = self.hosts[at].id;
