@@ -70,18 +70,14 @@ impl Catalog {
         catalog
     }
 
-    /// A table is what another member has committed.
-    pub(crate) fn replace(&self, table: TableInfo) {
-        self.insert(Arc::new(table));
-    }
-
     /// Forgets which row ids were taken from the log for this process: it leads no more, or only
     /// now.
     pub(crate) fn forget_row_ids(&self) {
         self.state.lock().row_ids.clear();
     }
 
-    fn insert(&self, table: Arc<TableInfo>) {
+    /// A table is as it was committed, here or by another member.
+    pub(crate) fn insert(&self, table: Arc<TableInfo>) {
         let mut state = self.state.lock();
         for tree in table.trees() {
             state.versions.insert(tree, table.schema_version);

@@ -128,7 +128,7 @@ impl Cluster {
         let mut shards = Vec::with_capacity(ranges.len());
         let mut uuids = Vec::with_capacity(ranges.len());
         for (number, range) in ranges.into_iter().enumerate() {
-            let uuid = new_uuid(env);
+            let uuid = recovery::new_uuid(env);
             create_shard(placed, number as u32, uuid, &options, &quorums)?;
             shards.push(ShardId::new(range).map_err(internal)?);
             uuids.push(uuid);
@@ -354,14 +354,6 @@ fn shard_dir(node: &Node, number: u32) -> std::path::PathBuf {
     node.dir().join(format!("shard-{number}"))
 }
 
-fn new_uuid(env: &Env) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    for half in uuid.chunks_mut(8) {
-        half.copy_from_slice(&env.rng.next_u64("uuid").to_le_bytes());
-    }
-    uuid
-}
-
 /// What cannot be refused, for it was made here.
 fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Invalid, "a shard cannot be named").caused_by(error)
@@ -405,11 +397,7 @@ fn create_shard(
     let config = Config::new(quorums.clone(), incarnations).map_err(internal)?;
     for node in nodes {
         let path = shard_dir(node, number).join("CONFIG");
-        save_config(node.env(), &path, uuid, &config)?;
+        config_file::save(&*node.env().disk, &path, uuid, (Lsn::ZERO, &config))?;
     }
     Ok(())
-}
-
-fn save_config(env: &Env, path: &Path, uuid: [u8; 16], config: &Config) -> Result<()> {
-    config_file::save(&*env.disk, path, uuid, (Lsn::ZERO, config))
 }

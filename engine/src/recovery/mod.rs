@@ -190,10 +190,7 @@ impl Source<'_> {
 /// Makes a database in an empty directory. Until META stands, which comes last, there is none.
 fn create(env: Env, dir: &Path, options: Options, lock: Option<Box<dyn Lock>>) -> Result<Ready> {
     directory::clear_remnants(&env, dir)?;
-    let mut uuid = [0; 16];
-    for half in uuid.chunks_mut(8) {
-        half.copy_from_slice(&env.rng.next_u64("uuid").to_le_bytes());
-    }
+    let uuid = new_uuid(&env);
     let log = Log::create(&env, &dir.join("log"), uuid, options.log.clone())?;
     let store = Store::create(&env, dir, uuid, options.store.clone())?;
     make_system_trees(&store)?;
@@ -209,6 +206,15 @@ fn create(env: Env, dir: &Path, options: Options, lock: Option<Box<dyn Lock>>) -
     // The first image says that the log is empty and has no system trees: the next one replaces it
     // before the first commit.
     source.ready(Some(log), (Lsn::ZERO, Ts::ZERO), true)
+}
+
+/// What tells a database, or a shard, from all others.
+pub(crate) fn new_uuid(env: &Env) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    for half in uuid.chunks_mut(8) {
+        half.copy_from_slice(&env.rng.next_u64("uuid").to_le_bytes());
+    }
+    uuid
 }
 
 fn make_system_trees(store: &Store) -> Result<()> {

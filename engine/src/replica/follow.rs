@@ -146,7 +146,8 @@ impl Follower {
         apply::records(core, records, place)?;
         for (_, key, write) in writes.iter().filter(|(tree, ..)| *tree == CATALOG) {
             let value = write.value.as_deref().unwrap_or_default();
-            core.catalog.replace(TableInfo::decode(key, value)?);
+            let table = TableInfo::decode(key, value)?;
+            core.catalog.insert(Arc::new(table));
         }
         intents.release();
         core.prefix.mark(place.ts);
