@@ -36,9 +36,13 @@ impl Tree {
     /// [`Tree::update`]; rows in front of the failing one are done. O(rows + leaves x height).
     pub fn apply_run(&self, rows: &[RunRow<'_>], purpose: Purpose) -> Result<(), StoreError> {
         let mut rest = rows;
+        // Once for each visit that ends: read ahead again and again, the leaves would drive the
+        // path that the visit waits for out of a small pool, for ever.
+        let mut read_ahead = false;
         while let Some(&(key, value)) = rest.first() {
             match self.visit(rest) {
                 Ok(Visit { done: 0, .. }) => {
+                    read_ahead = false;
                     self.update(key, &mut |_| match value {
                         Some(value) => Edit::Put {
                             value,
@@ -49,13 +53,15 @@ impl Tree {
                     rest = &rest[1..];
                 }
                 Ok(Visit { done, sparse }) => {
+                    read_ahead = false;
                     if sparse {
                         self.merge_around(rest[done - 1].0);
                     }
                     rest = &rest[done..];
                 }
                 Err(stall) => {
-                    if matches!(stall, Stall::Absent(_)) {
+                    if !read_ahead && matches!(stall, Stall::Absent(_)) {
+                        read_ahead = true;
                         self.prefetch(rest.iter().map(|row| row.0), purpose)?;
                     }
                     self.settle(stall)?;

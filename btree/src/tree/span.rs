@@ -65,6 +65,19 @@ pub struct SpanRows {
     leaves: usize,
     /// The first of them did not change until the last was read.
     first_stood: bool,
+    /// Where the leaf being read can be left for a while.
+    passed: Option<Passed>,
+}
+
+/// Behind a row that lies partly in overflow pages. The rows of one leaf may have more of those
+/// than fit into memory together: then the leaf is read in parts.
+#[derive(Clone, Debug)]
+struct Passed {
+    /// Of the row.
+    key: Vec<u8>,
+    /// What was read up to it.
+    used: usize,
+    rows: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -75,13 +88,13 @@ struct Place {
 }
 
 impl SpanRows {
-    /// Leaves that the rows come from. The rows of one leaf are one state of it.
+    /// Leaves, or parts of one, that the rows come from. The rows of each are one state of it.
     #[must_use]
     pub fn leaves(&self) -> usize {
         self.leaves
     }
 
-    /// True if the rows of the first leaf were still its rows when those of the last were read.
+    /// True if the rows of the first were still its rows when those of the last were read.
     #[must_use]
     pub fn first_stood(&self) -> bool {
         self.first_stood
@@ -107,6 +120,16 @@ impl SpanRows {
             self.bytes.resize(self.used, 0);
         }
         &mut self.bytes[start..self.used]
+    }
+
+    /// Says that a leaf can be left behind the row with this key, with the first `used` bytes.
+    #[cold]
+    fn pass(&mut self, key: Range<usize>, used: usize) {
+        self.passed = Some(Passed {
+            key: self.bytes[key].to_vec(),
+            used,
+            rows: self.rows.len(),
+        });
     }
 
     /// Has bytes of overflow pages appended.
@@ -199,10 +222,20 @@ impl Tree {
             None => self.locate(Target::Key(from), 0)?.page,
         };
         let start = self.start(&page, from, hint)?;
-        let next = if self.copy_rows(&page, start, range, out)? {
-            Next::End
-        } else {
-            self.behind(&page, range.upper)?
+        out.passed = None;
+        let read = match self.copy_rows(&page, start, range, out) {
+            Ok(true) => Ok(Next::End),
+            Ok(false) => self.behind(&page, range.upper),
+            Err(stall) => Err(stall),
+        };
+        let next = match (read, out.passed.take()) {
+            // What is to come would drive out what was read, and neither would ever be whole.
+            (Err(Stall::Absent(_)), Some(passed)) => {
+                out.used = passed.used;
+                out.rows.truncate(passed.rows);
+                Next::At([&*passed.key, &[0]].concat())
+            }
+            (read, _) => read?,
         };
         if page.validate() {
             Ok((page, next))
@@ -329,6 +362,9 @@ impl Tree {
                 return Ok(true);
             }
             if whole && !(range.wanted)(key) {
+                if row.tail.is_some() {
+                    out.pass(start..middle, start);
+                }
                 out.used = start;
                 continue;
             }
@@ -353,6 +389,9 @@ impl Tree {
                 value,
                 flags: row_flags(row.flags),
             });
+            if row.tail.is_some() || row.overflow(view).is_some() {
+                out.pass(start..middle, out.used);
+            }
         }
         Ok(false)
     }

@@ -372,3 +372,58 @@ proptest! {
         compare(ops, World::tiny(Class::new(class).unwrap()));
     }
 }
+
+/// With 64 frames. What an operation reads ahead, or all that it wants to hold at once, must not
+/// drive out what it waits for: seen not to end.
+fn tiny_pair(class: u8) -> Pair {
+    Pair {
+        world: World::tiny(Class::new(class).unwrap()),
+        model: Model::new(),
+        hints: Default::default(),
+        leaves: Vec::new(),
+    }
+}
+
+#[test]
+fn a_run_in_few_frames_ends() {
+    for class in 1..4 {
+        let mut pair = tiny_pair(class);
+        for step in 0..60_u16 {
+            let from = step.wrapping_mul(40_503) % 1200;
+            let (count, len) = (20 + from % 180, 300 + usize::from(from));
+            pair = pair.run(Op::Fill {
+                from,
+                count,
+                len: 300,
+            });
+            let from = from.wrapping_mul(7919) % 1200;
+            pair = pair.run(Op::Run { from, count, len });
+        }
+        pair.check();
+    }
+}
+
+#[test]
+fn a_leaf_with_more_overflow_than_frames_is_read() {
+    let mut pair = tiny_pair(1);
+    // Short keys with long values, then long keys beside each other.
+    for key in (4..200).step_by(8) {
+        let (len, versioned) = (65_536, false);
+        pair = pair.run(Op::Put {
+            key,
+            len,
+            versioned,
+        });
+    }
+    for key in (2..1400).step_by(8) {
+        let (len, versioned) = (9, false);
+        pair = pair.run(Op::Put {
+            key,
+            len,
+            versioned,
+        });
+    }
+    pair = pair.run(Op::Checkpoint).run(Op::Reopen);
+    pair.span(&[], &[0xff]);
+    pair.check();
+}
