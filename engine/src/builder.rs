@@ -20,6 +20,7 @@ use crate::limits::{COMMIT_BYTES, COMMIT_KEYS};
 use crate::local::Local;
 use crate::recovery::{self, RecoveryProgress};
 use crate::txn::Isolation;
+use crate::txn::moments::Moments;
 
 /// Least memory of a database: what its page pool and its log buffer need.
 const MEMORY_MIN: usize = 4 << 20;
@@ -108,6 +109,8 @@ pub(crate) struct Options {
     pub(crate) version_bytes: usize,
     pub(crate) background: bool,
     pub(crate) on_recovery: Option<OnRecovery>,
+    /// Of a member of one of several shards: what is read in all of them.
+    pub(crate) moments: Option<Arc<Moments>>,
     /// What open found worth telling: see [`Database::notices`].
     pub(crate) notices: Vec<String>,
     pub(crate) store: StoreOptions,
@@ -312,6 +315,7 @@ impl Builder {
             version_bytes,
             background: self.background.unwrap_or(true),
             on_recovery: self.on_recovery.clone(),
+            moments: None,
             notices: Vec::new(),
             store,
             log,

@@ -10,7 +10,10 @@ use crate::local::Local;
 use crate::metrics::Stats;
 use crate::routes::{Anchor, Routes};
 use crate::runtime::Core;
-use crate::txn::transaction::Begin;
+use crate::txn::leg::Begin;
+use crate::txn::moments::Moments;
+use crate::txn::snapshot::View;
+use crate::txn::spread::Spread;
 use crate::txn::{Isolation, Snapshot, Transaction, retry};
 
 /// How safe a commit is when it returns.
@@ -26,7 +29,8 @@ pub enum Durability {
     Replicated,
 }
 
-/// A position in the log of each shard. What a commit returns and what a snapshot can be held to.
+/// A position in the log, or, in a database of several shards, in the time of all of them. What a
+/// commit returns and what a snapshot can be held to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub(crate) u64);
 
@@ -51,7 +55,7 @@ pub struct Database {
 pub(crate) enum Place {
     /// The trees of one directory.
     Alone(Local),
-    /// Whoever leads the shard.
+    /// Whoever leads a shard.
     Cluster(Arc<dyn Routes>),
 }
 
@@ -98,25 +102,45 @@ impl Database {
         &self.place
     }
 
-    /// The trees that serve a call that begins now.
+    /// The trees that serve a call in a shard that begins now.
     ///
     /// # Errors
-    /// `Unavailable` if no member of the cluster leads.
-    pub(crate) fn leader(&self) -> Result<Local> {
+    /// `Unavailable` if no member of the shard leads.
+    pub(crate) fn leader(&self, shard: u32) -> Result<Local> {
         match &self.place {
             Place::Alone(local) => Ok(local.clone()),
-            Place::Cluster(routes) => routes.leader(),
+            Place::Cluster(routes) => routes.leader(shard),
+        }
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> u32 {
+        match &self.place {
+            Place::Alone(_) => 1,
+            Place::Cluster(routes) => routes.map().shards().len() as u32,
+        }
+    }
+
+    /// The way to its shards and what is read in all of them, where there are several.
+    pub(crate) fn spread(&self) -> Option<(&Arc<dyn Routes>, &Arc<Moments>)> {
+        match &self.place {
+            Place::Alone(_) => None,
+            Place::Cluster(routes) => Some((routes, routes.moments()?)),
         }
     }
 
     /// A consistent state to read from: everything committed at this database's level.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        if let Some((routes, moments)) = self.spread() {
+            return Snapshot::spread(self, routes, moments);
+        }
         match &self.place {
             Place::Alone(_) => Snapshot::begin(Anchor::of(self)),
             Place::Cluster(routes) => {
-                let taken = routes.snapshot(self);
-                taken.unwrap_or_else(|error| Snapshot::begin(Anchor::at(self, Err(error))))
+                let view = routes.view(self, 0, None);
+                let none = |error| View::begin(Anchor::at(self, Err(error)));
+                Snapshot::of(view.unwrap_or_else(none))
             }
         }
     }
@@ -124,6 +148,12 @@ impl Database {
     /// Begins a write transaction with the database's isolation and durability.
     #[must_use]
     pub fn begin(&self) -> Transaction {
+        if let Some((routes, moments)) = self.spread() {
+            let options = WriteOptions::default();
+            let age = moments.next_age();
+            let spread = Spread::begin(self, (routes, moments), &options, age);
+            return Transaction::spread(spread);
+        }
         let anchor = Anchor::of(self);
         let begin = anchor.local().map(|local| Begin::of(local.core()));
         Transaction::begin(anchor, begin.unwrap_or_default())
@@ -164,10 +194,14 @@ impl Database {
     /// committed here, but the log failed before it was durable.
     ///
     /// # Errors
-    /// `Invalid` for a key that is empty or longer than 64 bytes; those of a read.
+    /// `Invalid` for a key that is empty or longer than 64 bytes, and in a database of several
+    /// shards; those of a read.
     pub fn outcome(&self, key: impl AsRef<[u8]>) -> Result<Outcome> {
         let key = key.as_ref();
         check_idempotency(key)?;
+        if self.spread().is_some() {
+            return Err(no_keys());
+        }
         Ok(retry::outcome(self, key)?.0)
     }
 
@@ -180,10 +214,10 @@ impl Database {
     }
 
     /// Counters of the database and of everything below it; of a cluster, those of the member that
-    /// leads.
+    /// leads its first shard.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.leader()
+        self.leader(0)
             .map_or_else(|_| Stats::none(), |local| local.stats())
     }
 
@@ -193,7 +227,7 @@ impl Database {
     /// # Errors
     /// `Full`, `Io`: the older images stay, nothing is lost. `ReadOnly`, `Closed`.
     pub fn checkpoint(&self) -> Result<()> {
-        retry::at_leader(self, Local::checkpoint)
+        (0..self.shards()).try_for_each(|shard| retry::at_leader(self, shard, Local::checkpoint))
     }
 
     /// One round of the background work, for a database opened without its thread. True if there
@@ -201,7 +235,7 @@ impl Database {
     #[cfg(feature = "sim")]
     pub fn background_step(&self) -> bool {
         use crate::runtime::worker::{Due, step};
-        self.leader()
+        self.leader(0)
             .is_ok_and(|local| step(local.core()) == Due::Now)
     }
 
@@ -212,7 +246,7 @@ impl Database {
     /// `Io` if the device fails, `Closed`.
     #[cfg(feature = "sim")]
     pub fn check_store(&self) -> Result<Vec<String>> {
-        let local = self.leader()?;
+        let local = self.leader(0)?;
         local.core().check_open()?;
         let mut findings = Vec::new();
         let mut found = |finding: terrane_btree::check::Finding| {
@@ -229,14 +263,14 @@ impl Database {
     /// As [`Database::checkpoint`].
     #[cfg(feature = "sim")]
     pub fn checkpoint_step(&self) -> Result<bool> {
-        crate::checkpoint::single_step(self.leader()?.core())
+        crate::checkpoint::single_step(self.leader(0)?.core())
     }
 
     /// From now on every handle answers as one that a forked child has inherited, until it is told
     /// otherwise: for tests, which cannot fork safely. Returns one of the handles.
     #[cfg(feature = "sim")]
     pub fn as_in_a_fork(&self, forked: bool) -> Database {
-        if let Ok(local) = self.leader() {
+        if let Ok(local) = self.leader(0) {
             local.core().set_foreign(forked);
         }
         self.clone()
@@ -306,7 +340,20 @@ impl WriteOptions {
             durability: self.effective_durability(core)?,
             idempotency: self.idempotency.clone(),
             age: core.next_age(),
+            moment: None,
         })
+    }
+
+    /// Whether a database of several shards can keep them.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub(crate) fn check_spread(&self) -> Result<()> {
+        match (self.durability, &self.idempotency) {
+            (_, Some(_)) => Err(no_keys()),
+            (None | Some(Durability::Replicated), None) => Ok(()),
+            (Some(asked), None) => Err(asks_for_less(asked, Durability::Replicated)),
+        }
     }
 
     /// The durability to wait for.
@@ -321,15 +368,22 @@ impl WriteOptions {
         match self.durability {
             None => Ok(own),
             Some(Durability::Replicated) if core.standing.is_none() => Err(no_replicas()),
-            Some(asked) if asked < own => {
-                let error = Error::new(ErrorKind::Invalid, "a write may only ask for more");
-                Err(error
-                    .with("durability", format!("{asked:?}"))
-                    .with("database", format!("{own:?}")))
-            }
+            Some(asked) if asked < own => Err(asks_for_less(asked, own)),
             Some(asked) => Ok(asked),
         }
     }
+}
+
+fn asks_for_less(asked: Durability, own: Durability) -> Error {
+    Error::new(ErrorKind::Invalid, "a write may only ask for more")
+        .with("durability", format!("{asked:?}"))
+        .with("database", format!("{own:?}"))
+}
+
+/// The error of an idempotency key that no one shard can keep.
+fn no_keys() -> Error {
+    let what = "a database of several shards keeps no idempotency keys yet";
+    Error::new(ErrorKind::Invalid, what)
 }
 
 /// The error of a level that needs replicas.
@@ -382,6 +436,12 @@ impl Writer {
     /// # Errors
     /// `Invalid` for options that cannot be kept; `Unavailable` if no member of a cluster leads.
     pub fn begin(&self) -> Result<Transaction> {
+        if let Some((routes, moments)) = self.db.spread() {
+            self.options.check_spread()?;
+            let (all, age) = ((routes, moments), moments.next_age());
+            let spread = Spread::begin(&self.db, all, &self.options, age);
+            return Ok(Transaction::spread(spread));
+        }
         let anchor = Anchor::of(&self.db);
         let begin = self.options.begin(anchor.local()?.core())?;
         Ok(Transaction::begin(anchor, begin))

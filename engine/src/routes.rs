@@ -2,35 +2,46 @@
 //!
 //! ```text
 //! Database -> Routes::leader -> Local    anew for each transaction and attempt of a write
-//! Transaction, Snapshot -> Anchor        the same Local from begin to end, whoever leads meanwhile
+//! Leg, View -> Anchor                    the same Local from begin to end, whoever leads meanwhile
 //! ```
 //!
 //! A member that leads no more refuses: its transactions and snapshots end with an error, and what
 //! is tried again is tried at the next leader (`txn/retry.rs`).
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use terrane_shard::ShardMap;
+use terrane_wal::lsn::Ts;
 
 use crate::database::{Database, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
-use crate::txn::Snapshot;
+use crate::txn::moments::Moments;
+use crate::txn::snapshot::View;
 
-/// Where the shard of a cluster is served.
+/// Where the shards of a cluster are served, by their numbers: 0, 1, ... in the order of the map.
 pub(crate) trait Routes: Send + Sync + fmt::Debug {
-    /// The trees of the member that leads, for a transaction: waits for one as long as the window
-    /// allows.
-    ///
-    /// # Errors
-    /// `Unavailable` if none came.
-    fn leader(&self) -> Result<Local>;
+    /// Which shards there are.
+    fn map(&self) -> &Arc<ShardMap>;
 
-    /// A snapshot at the leader that is known to have led when it was taken: a read that is not
-    /// stale.
+    /// What is read in all of them, where there are several.
+    fn moments(&self) -> Option<&Arc<Moments>>;
+
+    /// The trees of the member that leads a shard, for a transaction: waits for one as long as the
+    /// window allows.
     ///
     /// # Errors
-    /// `Unavailable`.
-    fn snapshot(&self, db: &Database) -> Result<Snapshot>;
+    /// `Unavailable` if none came; `Invalid` if there is no such shard.
+    fn leader(&self, shard: u32) -> Result<Local>;
+
+    /// What a snapshot reads in a shard, at its visible position or at a moment of all shards: of a
+    /// leader that is known to have led when that was taken, so that it is not stale.
+    ///
+    /// # Errors
+    /// As [`Routes::leader`]; `SnapshotTooOld` if the shard no longer has the moment.
+    fn view(&self, db: &Database, shard: u32, moment: Option<Ts>) -> Result<View>;
 
     /// How long failed leaders are made up for by trying again: the buffer window.
     fn window(&self) -> Duration;
@@ -52,12 +63,12 @@ pub(crate) struct Anchor {
 }
 
 impl Anchor {
-    /// At whoever leads now.
+    /// At whoever leads the only shard now.
     pub(crate) fn of(db: &Database) -> Anchor {
         Anchor {
             led: match db.place() {
                 Place::Alone(_) => None,
-                Place::Cluster(routes) => Some(routes.leader()),
+                Place::Cluster(routes) => Some(routes.leader(0)),
             },
             db: db.clone(),
         }

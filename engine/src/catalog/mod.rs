@@ -25,7 +25,7 @@ use crate::local::Local;
 use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::commit::{Entrance, run};
-use crate::txn::transaction::{Begin, Transaction};
+use crate::txn::leg::{Begin, Leg};
 
 pub(crate) use outcome::Remembered;
 use schema::Evolution;
@@ -229,7 +229,7 @@ pub(crate) fn drop_vector_index(local: &Local, name: &str, field: u16) -> Result
 fn change_vectors(
     local: &Local,
     name: &str,
-    change: impl FnOnce(&mut Transaction, &mut TableInfo) -> Result<bool>,
+    change: impl FnOnce(&mut Leg, &mut TableInfo) -> Result<bool>,
 ) -> Result<()> {
     let core = local.core();
     let ticket = {
@@ -321,13 +321,13 @@ pub(crate) fn load(core_tree: &terrane_btree::Tree) -> Result<Vec<TableInfo>> {
     Ok(tables)
 }
 
-pub(crate) fn system_transaction(local: &Local) -> Transaction {
+pub(crate) fn system_transaction(local: &Local) -> Leg {
     let core = local.core();
     let begin = Begin {
         isolation: Isolation::Snapshot,
         ..Begin::of(core)
     };
-    Transaction::begin(local.into(), begin)
+    Leg::begin(local.into(), begin)
 }
 
 pub(crate) fn next_tree(core: &Core) -> Result<TreeId> {

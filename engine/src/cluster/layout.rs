@@ -17,6 +17,9 @@ pub enum Acks {
     Any(usize),
 }
 
+/// Most shards of a cluster: each of its members has files and memory from the first moment on.
+const SHARDS_MAX: usize = 256;
+
 /// How a cluster is laid out. What is not said has its default.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -50,7 +53,7 @@ impl Topology {
         }
     }
 
-    /// How many shards. Default 1, which is the only number that is served yet.
+    /// How many shards, 1 to 256, each with an equal part of the ids. Default 1.
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Topology {
         self.shards = shards;
@@ -119,8 +122,8 @@ impl Topology {
                 .with("given", given)
                 .with("allowed", allowed)
         };
-        if self.shards != 1 {
-            return Err(invalid("shards", self.shards, "1".into()));
+        if !(1..=SHARDS_MAX).contains(&self.shards) {
+            return Err(invalid("shards", self.shards, format!("1 to {SHARDS_MAX}")));
         }
         if self.replicas == 0 || self.replicas > nodes.len() {
             let allowed = format!("1 to {}, as many as there are nodes", nodes.len());

@@ -32,18 +32,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use terrane_shard::even_ranges;
 use terrane_shard::log::{Config, Incarnation, Term};
 use terrane_shard::topology::Topology as Records;
+use terrane_shard::{RoutingEpoch, even_ranges};
 use terrane_wal::env::Env;
 use terrane_wal::lsn::Lsn;
 use terrane_wal::sync::Mutex;
 use terrane_wal::vote::{Vote, VoteFile};
 
+pub use crate::table::place::Route;
 pub use layout::{Acks, Topology};
 pub use network::{Body, Endpoint, Faults, LocalNetwork, NodeId, Packet, Transport};
 pub use node::Node;
-pub use terrane_shard::ShardId;
+pub use terrane_shard::{KeyspaceId, ShardId, ShardMap};
 
 use crate::builder::{Builder, Options};
 use crate::database::{Database, Durability};
@@ -51,6 +52,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::recovery;
 use crate::replica::config_file;
+use crate::txn::moments::Moments;
 use host::{Home, Host};
 use router::Router;
 use topology::Embedded;
@@ -64,8 +66,10 @@ pub struct Cluster {
 
 struct Inner {
     layout: Topology,
-    shards: Vec<ShardId>,
+    map: Arc<ShardMap>,
     uuids: Vec<[u8; 16]>,
+    /// What is read in all shards, where there are several.
+    moments: Option<Arc<Moments>>,
     records: Arc<dyn Records>,
     nodes: Mutex<BTreeMap<NodeId, Node>>,
     env: Env,
@@ -74,7 +78,7 @@ struct Inner {
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
-            .field("shards", &self.inner.shards)
+            .field("shards", &self.inner.map.shards())
             .finish_non_exhaustive()
     }
 }
@@ -124,16 +128,13 @@ impl Cluster {
         }
         let options = member_options(&layout)?;
         let records = open_records(env, dir)?;
-        let ranges = even_ranges(layout.shards).map_err(internal)?;
-        let mut shards = Vec::with_capacity(ranges.len());
-        let mut uuids = Vec::with_capacity(ranges.len());
-        for (number, range) in ranges.into_iter().enumerate() {
+        let mut uuids = Vec::with_capacity(layout.shards);
+        for number in 0..layout.shards {
             let uuid = recovery::new_uuid(env);
             create_shard(placed, number as u32, uuid, &options, &quorums)?;
-            shards.push(ShardId::new(range).map_err(internal)?);
             uuids.push(uuid);
         }
-        Cluster::run(env, records, (shards, uuids), placed, layout)
+        Cluster::run(env, records, uuids, placed, layout)
     }
 
     /// Opens a cluster that was made on these nodes before: the first of them is the one that was
@@ -166,26 +167,24 @@ impl Cluster {
             let error = Error::new(ErrorKind::NotFound, "the node holds no cluster");
             return Err(error.with("node", nodes[0].id()));
         }
-        let ranges = even_ranges(uuids.len()).map_err(internal)?;
-        let shards = ranges
-            .into_iter()
-            .map(|range| ShardId::new(range).map_err(internal));
-        let shards = shards.collect::<Result<_>>()?;
-        Cluster::run(env, open_records(env, dir)?, (shards, uuids), nodes, layout)
+        Cluster::run(env, open_records(env, dir)?, uuids, nodes, layout)
     }
 
     /// Begins to serve.
     fn run(
         env: &Env,
         records: Arc<dyn Records>,
-        (shards, uuids): (Vec<ShardId>, Vec<[u8; 16]>),
+        uuids: Vec<[u8; 16]>,
         nodes: &[Node],
         layout: Topology,
     ) -> Result<Cluster> {
+        let ranges = even_ranges(uuids.len()).map_err(internal)?;
+        let map = ShardMap::new(RoutingEpoch(1), ranges).map_err(internal)?;
         let cluster = Cluster {
             inner: Arc::new(Inner {
                 layout,
-                shards,
+                map: Arc::new(map),
+                moments: (uuids.len() > 1).then(|| Moments::new(env)),
                 uuids,
                 records,
                 nodes: Mutex::default(),
@@ -204,9 +203,11 @@ impl Cluster {
     /// `NotFound` if it holds no member; `Invalid` if it takes part already; those of opens.
     pub fn join(&self, node: &Node) -> Result<()> {
         let inner = &self.inner;
-        let options = member_options(&inner.layout)?;
-        let mut homes = Vec::with_capacity(inner.shards.len());
-        for (number, shard) in inner.shards.iter().enumerate() {
+        let mut options = member_options(&inner.layout)?;
+        options.moments.clone_from(&inner.moments);
+        let shards = inner.map.shards();
+        let mut homes = Vec::with_capacity(shards.len());
+        for (number, shard) in shards.iter().enumerate() {
             let dir = shard_dir(node, number as u32);
             if node.env().disk.stat(&dir)?.is_none() {
                 let error =
@@ -236,13 +237,19 @@ impl Cluster {
     /// where there is none ([`Topology::wait_for_leader`]).
     #[must_use]
     pub fn database(&self) -> Database {
-        Database::routed(Arc::new(Router::new(&self.inner, 0)))
+        Database::routed(Arc::new(Router::new(&self.inner)))
     }
 
-    /// The shards.
+    /// The shards, in the order of their ranges.
     #[must_use]
     pub fn shards(&self) -> &[ShardId] {
-        &self.inner.shards
+        self.inner.map.shards()
+    }
+
+    /// Which shard has which ids.
+    #[must_use]
+    pub fn map(&self) -> &ShardMap {
+        &self.inner.map
     }
 
     /// How the members of a shard stand.
@@ -312,7 +319,8 @@ impl Cluster {
 
 impl Inner {
     fn number_of(&self, shard: &ShardId) -> Result<u32> {
-        let at = self.shards.iter().position(|known| known == shard);
+        let mut known = self.map.shards().iter();
+        let at = known.position(|known| known == shard);
         at.map(|at| at as u32).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such shard").with("shard", shard)
         })

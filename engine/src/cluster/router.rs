@@ -1,14 +1,16 @@
 //! The way of a program's calls to the member that leads.
 //!
 //! ```text
-//! leader    the member that takes commits; of several the one in the highest term
-//! snapshot  taken there first, then: has it the lease? A pause in between makes nothing stale
+//! leader  the member that takes commits; of several the one in the highest term
+//! view    taken there first, then: has it the lease? A pause in between makes nothing stale
 //! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use terrane_shard::ShardMap;
+use terrane_wal::lsn::Ts;
 use terrane_wal::sync::Mutex;
 
 use super::Inner;
@@ -17,41 +19,50 @@ use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::routes::{Anchor, Routes};
-use crate::txn::Snapshot;
+use crate::txn::moments::Moments;
+use crate::txn::snapshot::View;
 
-/// Routes to one shard.
+/// Routes to the shards.
 pub(super) struct Router {
     cluster: Arc<Inner>,
-    shard: u32,
-    /// Who led last.
-    last: Mutex<Option<Arc<Host>>>,
+    /// Who led each last.
+    last: Vec<Mutex<Option<Arc<Host>>>>,
 }
 
 impl fmt::Debug for Router {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Router({})", self.shard)
+        write!(f, "Router({} shards)", self.last.len())
     }
 }
 
 impl Router {
-    pub(super) fn new(cluster: &Arc<Inner>, shard: u32) -> Router {
+    pub(super) fn new(cluster: &Arc<Inner>) -> Router {
+        let shards = cluster.map.shards().iter();
         Router {
+            last: shards.map(|_| Mutex::new(None)).collect(),
             cluster: Arc::clone(cluster),
-            shard,
-            last: Mutex::new(None),
         }
     }
 
-    /// The host that leads, if one does. One that led last and has its lease leads still.
-    fn host(&self) -> Option<Arc<Host>> {
-        let last = self.last.lock().clone();
+    /// The host that leads a shard, if one does. One that led last and has its lease leads still.
+    fn host(&self, shard: u32) -> Option<Arc<Host>> {
+        let place = self.last.get(shard as usize)?;
+        let last = place.lock().clone();
         let leads = |host: &Arc<Host>| is_current(host) && host.leads().is_some();
         if let Some(host) = last.filter(leads) {
             return Some(host);
         }
-        let (_, host) = self.cluster.leader_of(self.shard)?;
-        *self.last.lock() = Some(Arc::clone(&host));
+        let (_, host) = self.cluster.leader_of(shard)?;
+        *place.lock() = Some(Arc::clone(&host));
         Some(host)
+    }
+
+    fn check(&self, shard: u32) -> Result<()> {
+        if (shard as usize) < self.last.len() {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::Invalid, "a table is used with another database");
+        Err(error.with("shard", shard))
     }
 }
 
@@ -61,21 +72,36 @@ fn is_current(host: &Host) -> bool {
 }
 
 impl Routes for Router {
-    fn leader(&self) -> Result<Local> {
+    fn map(&self) -> &Arc<ShardMap> {
+        &self.cluster.map
+    }
+
+    fn moments(&self) -> Option<&Arc<Moments>> {
+        self.cluster.moments.as_ref()
+    }
+
+    fn leader(&self, shard: u32) -> Result<Local> {
+        self.check(shard)?;
         self.cluster.wait_for(self.window(), || {
-            let core = self.host()?.core()?;
-            Some(Local::detached(&core))
+            // One that nobody has answered for the time of a lease has nobody to acknowledge.
+            let host = self.host(shard).filter(|host| is_current(host))?;
+            Some(Local::detached(&host.core()?))
         })
     }
 
-    fn snapshot(&self, db: &Database) -> Result<Snapshot> {
+    fn view(&self, db: &Database, shard: u32, moment: Option<Ts>) -> Result<View> {
+        self.check(shard)?;
         self.cluster.wait_for(self.window(), || {
-            let host = self.host()?;
+            let host = self.host(shard)?;
             let core = host.core()?;
-            let snapshot = Snapshot::begin(Anchor::at(db, Ok(Local::detached(&core))));
+            let anchor = Anchor::at(db, Ok(Local::detached(&core)));
+            let view = match moment {
+                None => Ok(View::begin(anchor)),
+                Some(moment) => View::at(anchor, moment),
+            };
             let shown = is_current(&host) && core.check_leads().is_ok();
-            shown.then_some(snapshot)
-        })
+            shown.then_some(view)
+        })?
     }
 
     fn window(&self) -> Duration {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use terrane_shard::log::Term;
 use terrane_shard::message::Message;
 use terrane_shard::policy::MemberId;
 use terrane_shard::replica::{Effect, Event, Time};
@@ -133,6 +134,7 @@ impl Seat {
             self.keep(member)?;
             if let Some((term, _)) = member.replica().leads() {
                 self.coordinator.heard(term, self.host.home.id, now);
+                self.look_for_higher(member, term, now);
             }
         }
         member.logged(now, &mut out)?;
@@ -141,6 +143,21 @@ impl Seat {
         member.sync(self.host.home.now(), &mut out)?;
         self.host.carry_out(&mut out);
         Ok(())
+    }
+
+    /// A leader that nobody answers asks the topology whether there is a higher term: those who
+    /// wait for its commits then wait for nothing.
+    fn look_for_higher(&self, member: &Member, term: Term, now: Time) {
+        if member.replica().has_lease(now) {
+            return;
+        }
+        let home = &self.host.home;
+        if let Ok((_, record)) = home.topology.read(&home.shard)
+            && record.term > term
+        {
+            let term = record.term;
+            self.host.say_to_self(Message::Stale { term });
+        }
     }
 
     /// What the trees' thread has done.

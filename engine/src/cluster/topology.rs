@@ -67,7 +67,7 @@ impl Embedded {
     /// `Invalid` if commits of the database are not durable when they return: a snapshot of it
     /// would show what a crash takes back. Those of a commit, which makes the table.
     pub(crate) fn open(db: Database) -> Result<Self> {
-        let local = db.leader()?;
+        let local = db.leader(0)?;
         let durability = local.core().options.durability;
         if durability < Durability::Local {
             let what = "a topology needs a database whose commits are durable";

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::field::Field;
 use crate::limits::check_key;
 use crate::table::Shape;
+use crate::table::place::Rooms;
 use crate::table::scan::{RawEnds, RawRow};
 use crate::txn::Read;
 use crate::txn::raw::RawRead;
@@ -29,15 +30,15 @@ use crate::txn::raw::RawRead;
 /// Rows come in the order of the field, those of one value in the order of their keys; `None` is
 /// the lowest value of an optional field.
 pub struct Index<K, V, T> {
-    shape: Shape,
+    rooms: Rooms,
     field: Field<V, T>,
     key: PhantomData<fn() -> K>,
 }
 
 impl<K: Key, V: Record, T: Key> Index<K, V, T> {
-    pub(crate) fn new(shape: Shape, field: Field<V, T>) -> Index<K, V, T> {
+    pub(crate) fn new(rooms: Rooms, field: Field<V, T>) -> Index<K, V, T> {
         Index {
-            shape,
+            rooms,
             field,
             key: PhantomData,
         }
@@ -50,17 +51,15 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
     /// `Invalid` when the field has no index; `TooLarge` for a value above 32 KiB; those of
     /// [`crate::Table::get`].
     pub fn get(&self, read: &impl Read, value: impl AsKey<T>) -> Result<Option<(K, V)>> {
-        let tree = self.tree(read)?;
         let mut part = Vec::new();
         value.write_part(&mut part);
         check_key(&part)?;
         let def = self.field.def();
         // Entries of `None` carry the primary key behind it, as those of a secondary index do.
         if def.unique && !(def.optional && part == [0]) {
-            let row = read.get_raw(tree, &part)?;
-            return row
-                .map(|primary| fetch(&self.shape, read, &primary))
-                .transpose();
+            let (leg, shape) = (read.leg(0)?, self.rooms.first());
+            let row = leg.get_raw(self.tree(shape, leg)?, &part)?;
+            return row.map(|primary| fetch(shape, leg, &primary)).transpose();
         }
         self.rows(read, Ok(Span::prefix(part))).next().transpose()
     }
@@ -92,32 +91,32 @@ impl<K: Key, V: Record, T: Key> Index<K, V, T> {
     }
 
     fn rows<'r>(&self, read: &'r impl Read, span: Result<Span>) -> IndexScan<'r, K, V> {
-        let opened = self.tree(read).and_then(|tree| Ok((tree, span?)));
-        let (tree, span) = match opened {
-            Ok((tree, span)) => (tree, Ok(span)),
-            Err(error) => (self.shape.info.tree, Err(self.in_field(error))),
-        };
+        let mut reads: Vec<(&'r dyn RawRead, Shape)> = Vec::new();
+        let opened = self.rooms.all().map(|(shard, shape)| {
+            let leg = read.leg(shard)?;
+            let tree = self.tree(shape, leg)?;
+            let span = span.as_ref().map_err(Error::again);
+            let span = span.cloned().map_err(|error| self.in_field(error));
+            reads.push((leg, shape.clone()));
+            Ok(RawEnds::open(leg, tree, span))
+        });
+        let entries = opened.collect::<Result<Vec<_>>>().map(RawEnds::merge);
         IndexScan {
-            entries: RawEnds::open(read, tree, span),
-            read,
-            shape: self.shape.clone(),
+            entries: entries.unwrap_or_else(|error| RawEnds::refused(self.in_field(error))),
+            reads,
             def: self.field.def(),
             types: PhantomData,
         }
     }
 
-    fn tree(&self, read: &impl Read) -> Result<TreeId> {
-        self.shape.check_read(read)?;
+    /// The tree of the entries in a shard.
+    fn tree(&self, shape: &Shape, leg: &impl RawRead) -> Result<TreeId> {
+        shape.check_read(leg)?;
         let id = self.field.id();
-        let index = self
-            .shape
-            .info
-            .indexes
-            .iter()
-            .find(|index| index.field == id);
+        let index = shape.info.indexes.iter().find(|index| index.field == id);
         index.map(|index| index.tree).ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "a field has no index")
-                .with("table", &self.shape.info.name)
+                .with("table", &shape.info.name)
                 .with("field", self.field.name())
         })
     }
@@ -153,17 +152,23 @@ fn fetch<K: Key, V: Record>(
 #[must_use = "a scan reads nothing until it is iterated"]
 pub struct IndexScan<'r, K, V> {
     entries: RawEnds,
-    read: &'r dyn RawRead,
-    shape: Shape,
+    /// What each part of the entries is read in.
+    reads: Vec<(&'r dyn RawRead, Shape)>,
     def: FieldDef,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key, V: Record> IndexScan<'_, K, V> {
+    /// The row of the entry that was just given out.
     fn row(&self, entry: Result<RawRow>) -> Result<(K, V)> {
         let (key, value) = entry?;
         let primary = primary_key(&self.def, &key, &value)?;
-        fetch(&self.shape, self.read, primary)
+        let part = match terrane_wal::planted!("entries_are_looked_up_in_the_first_shard") {
+            true => 0,
+            false => self.entries.part(),
+        };
+        let (read, shape) = &self.reads[part];
+        fetch(shape, *read, primary)
     }
 }
 
@@ -191,7 +196,7 @@ impl<K: Key, V: Record> DoubleEndedIterator for IndexScan<'_, K, V> {
 impl<K, V, T> Clone for Index<K, V, T> {
     fn clone(&self) -> Self {
         Index {
-            shape: self.shape.clone(),
+            rooms: self.rooms.clone(),
             field: self.field,
             key: PhantomData,
         }
@@ -200,16 +205,13 @@ impl<K, V, T> Clone for Index<K, V, T> {
 
 impl<K, V, T> fmt::Debug for Index<K, V, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Index({:?}, {:?})", self.shape.info.name, self.field)
+        let name = &self.rooms.first().info.name;
+        write!(f, "Index({name:?}, {:?})", self.field)
     }
 }
 
 impl<K, V> fmt::Debug for IndexScan<'_, K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "IndexScan({:?}, {})",
-            self.shape.info.name, self.def.name
-        )
+        write!(f, "IndexScan({}, {:?})", self.def.name, self.entries)
     }
 }

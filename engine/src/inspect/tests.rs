@@ -69,7 +69,9 @@ fn a_row_without_its_entries() {
         let mut value = Vec::new();
         item("four", Some(4)).encode_value(&mut value);
         let key = 4_u64.to_be_bytes().to_vec();
-        tx.put_raw(info.tree, info.schema_version, 0, key, value)
+        tx.leg_mut(0)
+            .unwrap()
+            .put_raw(info.tree, info.schema_version, 0, key, value)
             .unwrap();
     });
     assert_told(
@@ -85,7 +87,9 @@ fn a_row_without_its_entries() {
 fn entries_without_their_row() {
     let found = findings(|tx, info| {
         let key = 3_u64.to_be_bytes().to_vec();
-        tx.delete_raw(info.tree, info.schema_version, 0, key)
+        tx.leg_mut(0)
+            .unwrap()
+            .delete_raw(info.tree, info.schema_version, 0, key)
             .unwrap();
     });
     assert_told(&found, &["entry of index 1 (name)", "row 3, not there"]);
@@ -98,7 +102,8 @@ fn an_entry_of_another_row() {
     let found = findings(|tx, info| {
         let (tree, version) = (info.indexes[0].tree, info.schema_version);
         let (key, other) = (b"one\0\0".to_vec(), 2_u64.to_be_bytes().to_vec());
-        tx.put_raw(tree, version, 1, key, other).unwrap();
+        let leg = tx.leg_mut(0).unwrap();
+        leg.put_raw(tree, version, 1, key, other).unwrap();
     });
     assert_told(&found, &["index entry of row 1 by field 1", "found 2"]);
     assert_told(&found, &["entry of index 1 (name)", "another, for row 2"]);
@@ -108,7 +113,9 @@ fn an_entry_of_another_row() {
 fn a_row_that_is_no_record_of_its_schema() {
     let found = findings(|tx, info| {
         let key = 2_u64.to_be_bytes().to_vec();
-        tx.put_raw(info.tree, info.schema_version, 0, key, vec![1, 0xff])
+        tx.leg_mut(0)
+            .unwrap()
+            .put_raw(info.tree, info.schema_version, 0, key, vec![1, 0xff])
             .unwrap();
     });
     assert_told(&found, &["row 2 of table items", "a row of the schema"]);
@@ -119,7 +126,9 @@ fn many_findings_are_summed_up() {
     let found = findings(|tx, info| {
         for key in 100_u64..200 {
             let key = key.to_be_bytes().to_vec();
-            tx.put_raw(info.tree, info.schema_version, 0, key, vec![9])
+            tx.leg_mut(0)
+                .unwrap()
+                .put_raw(info.tree, info.schema_version, 0, key, vec![9])
                 .unwrap();
         }
     });

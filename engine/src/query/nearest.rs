@@ -11,6 +11,7 @@
 //! index  state, then newest set -> postings -> rows of the state -> with own rows: top k
 //!        -> rows of the k hits, copied
 //! ```
+//! Each shard is searched for itself; of what they find the k nearest are the hits.
 //!
 //! Invariants:
 //! - Q1: fewer than `k` hits only if fewer rows have a vector and pass the filter.
@@ -22,6 +23,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use terrane_vector::{ExactScan, MAX_K, Neighbour, Prepared, Scratch, SearchParams};
+use terrane_wal::lsn::TreeId;
 
 use crate::codec::vector::VectorView;
 use crate::codec::{FieldDef, Key, Record, Span};
@@ -32,18 +34,38 @@ use crate::query::filter::Filter;
 use crate::query::hit::Hit;
 use crate::runtime::Core;
 use crate::table::Shape;
+use crate::table::place::Rooms;
 use crate::table::scan::bounds;
 use crate::table::vectors::{check_vector, refusal};
 use crate::txn::Read;
-use crate::txn::raw::ReadState;
+use crate::txn::raw::{RawRead, ReadState};
 
 /// The share of the true nearest rows that a search is to find where nothing is said.
 const RECALL: f64 = 0.95;
 
+/// Rows by their keys, the nearest first.
+type Found = Vec<Neighbour<Vec<u8>>>;
+
+/// A table in one shard, as it is read.
+struct Room<'a, L> {
+    shape: &'a Shape,
+    leg: &'a L,
+}
+
+impl<L: RawRead> Room<'_, L> {
+    fn tree(&self) -> TreeId {
+        self.shape.info.tree
+    }
+
+    fn core(&self) -> Result<&Core> {
+        Ok(self.leg.local()?.core())
+    }
+}
+
 /// A search for the rows nearest to a vector; made by [`crate::Table::nearest`].
 #[must_use = "a search does nothing until it is run"]
 pub struct Nearest<K, V> {
-    shape: Shape,
+    rooms: Rooms,
     def: FieldDef,
     query: Vec<f32>,
     k: usize,
@@ -82,9 +104,9 @@ impl<K: Key, V: Record> Advanced<K, V> {
 }
 
 impl<K: Key, V: Record> Nearest<K, V> {
-    pub(crate) fn new(shape: Shape, def: FieldDef, query: &[f32], k: usize) -> Nearest<K, V> {
+    pub(crate) fn new(rooms: Rooms, def: FieldDef, query: &[f32], k: usize) -> Nearest<K, V> {
         Nearest {
-            shape,
+            rooms,
             def,
             query: query.to_vec(),
             k,
@@ -134,15 +156,33 @@ impl<K: Key, V: Record> Nearest<K, V> {
     /// beside the index ([`Advanced::exact`] can ask any); `TooLarge` when `k` is above 10,000;
     /// those of a read.
     pub fn run(self, read: &impl Read) -> Result<Vec<Hit<K, V>>> {
-        self.shape.check_read(read)?;
+        let mut rooms = Vec::new();
+        for (shard, shape) in self.rooms.all() {
+            let leg = read.leg(shard)?;
+            shape.check_read(leg)?;
+            rooms.push(Room { shape, leg });
+        }
         let query = self.check().map_err(|error| self.in_field(error))?;
-        let core = read.local()?.core();
-        core.shown(self.find(read, &query, core))
+        let mut nearest = Vec::new();
+        for (at, room) in rooms.iter().enumerate() {
+            let found = room.core()?.shown(self.find(room, &query))?;
+            nearest.extend(found.into_iter().map(|found| (found, at)));
+        }
+        if rooms.len() > 1 {
+            nearest.sort_unstable(); // Q2
+            nearest.truncate(self.k);
+        }
+        let hit = |(found, at): (Neighbour<Vec<u8>>, usize)| {
+            let room = &rooms[at];
+            room.core()?.shown(self.hit(room, found))
+        };
+        nearest.into_iter().map(hit).collect()
     }
 
-    /// The hits for a query that can be served.
-    fn find(&self, read: &impl Read, query: &Prepared, core: &Core) -> Result<Vec<Hit<K, V>>> {
-        let table = core.vectors.get(self.shape.info.tree);
+    /// The nearest rows of a shard to a query that can be served, in the order of hits.
+    fn find<L: RawRead>(&self, room: &Room<'_, L>, query: &Prepared) -> Result<Found> {
+        let core = room.core()?;
+        let table = core.vectors.get(room.tree());
         if let (Some(table), false) = (&table, self.exact) {
             table.check_whole(Some(self.def.id))?;
         }
@@ -160,13 +200,13 @@ impl<K: Key, V: Record> Nearest<K, V> {
         match indexed {
             Some((table, hosted)) if self.is_worth_it(core, hosted)? => {
                 // The state first, the newest centres after it (S4).
-                let state = read.state(self.shape.info.tree)?;
+                let state = room.leg.state(room.tree())?;
                 match hosted.serves(state.pin.ts()) {
-                    true => self.by_index(read, &state, query, table, hosted),
-                    false => self.by_scan(read, query),
+                    true => self.by_index(core, &state, query, (table, hosted)),
+                    false => self.by_scan(room, query),
                 }
             }
-            _ => self.by_scan(read, query),
+            _ => self.by_scan(room, query),
         }
     }
 
@@ -177,15 +217,14 @@ impl<K: Key, V: Record> Nearest<K, V> {
     }
 
     /// Every row is asked.
-    fn by_scan(&self, read: &impl Read, query: &Prepared) -> Result<Vec<Hit<K, V>>> {
-        let tree = self.shape.info.tree;
+    fn by_scan<L: RawRead>(&self, room: &Room<'_, L>, query: &Prepared) -> Result<Found> {
         let mut scan = ExactScan::new(query, self.k).map_err(|error| refusal(&error))?;
         let mut scratch = Vec::new();
         let (lower, upper) = bounds(&Span::all());
-        read.scan_raw(tree, lower, upper, false)?
+        room.leg
+            .scan_raw(room.tree(), lower, upper, false)?
             .visit(|key, record| self.offer(&mut scan, key, record, &mut scratch))?;
-        let found = scan.finish().map_err(|error| self.stored(&error, &[]))?;
-        self.hits(read, found)
+        scan.finish().map_err(|error| self.stored(&error, &[]))
     }
 
     /// Offers a row to an exact scan, if it has a vector and passes.
@@ -212,14 +251,11 @@ impl<K: Key, V: Record> Nearest<K, V> {
     /// Postings around the query, and the reader's own rows.
     fn by_index(
         &self,
-        read: &impl Read,
+        core: &Core,
         state: &ReadState,
         query: &Prepared,
-        table: &VectorTable,
-        hosted: &Hosted,
-    ) -> Result<Vec<Hit<K, V>>> {
-        let tree = self.shape.info.tree;
-        let core = read.local()?.core();
+        (table, hosted): (&VectorTable, &Hosted),
+    ) -> Result<Found> {
         let filter = self.filter.as_ref().map(|filter| filter as &dyn RowFilter);
         let mut view = View::new(core, table, hosted, state.pin.ts());
         (view.own, view.filter) = (state.own.as_deref(), filter);
@@ -243,7 +279,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         if let Some(own) = &state.own {
             let mut scan = ExactScan::new(query, self.k).map_err(|error| refusal(&error))?;
             let mut scratch = Vec::new();
-            for (key, write) in own.of_tree(tree) {
+            for (key, write) in own.of_tree(table.source.tree) {
                 if let Some(record) = &write.value {
                     self.offer(&mut scan, key, record, &mut scratch)?;
                 }
@@ -252,7 +288,7 @@ impl<K: Key, V: Record> Nearest<K, V> {
         }
         nearest.sort_unstable(); // Q2
         nearest.truncate(self.k);
-        self.hits(read, nearest)
+        Ok(nearest)
     }
 
     /// When the search by index ends.
@@ -268,26 +304,20 @@ impl<K: Key, V: Record> Nearest<K, V> {
         }
     }
 
-    /// The rows of what was found.
-    fn hits(&self, read: &impl Read, found: Vec<Neighbour<Vec<u8>>>) -> Result<Vec<Hit<K, V>>> {
-        let tree = self.shape.info.tree;
-        let hit = |found: Neighbour<Vec<u8>>| -> Result<Hit<K, V>> {
-            let row = read.get_raw(tree, &found.id)?.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    "a row is in a scan and not in a look-up",
-                )
-                .with("table", &self.shape.info.name)
-                .with("key", self.shape.show_key(&found.id))
-            })?;
-            Ok(Hit::new(K::decode_key(&found.id)?, found.distance, &row))
-        };
-        found.into_iter().map(hit).collect()
+    /// The row of what was found.
+    fn hit<L: RawRead>(&self, room: &Room<'_, L>, found: Neighbour<Vec<u8>>) -> Result<Hit<K, V>> {
+        let row = room.leg.get_raw(room.tree(), &found.id)?.ok_or_else(|| {
+            let what = "a row is in a scan and not in a look-up";
+            Error::new(ErrorKind::Corrupt, what)
+                .with("table", &room.shape.info.name)
+                .with("key", room.shape.show_key(&found.id))
+        })?;
+        Ok(Hit::new(K::decode_key(&found.id)?, found.distance, &row))
     }
 
     fn in_field(&self, error: Error) -> Error {
         error
-            .with_unless_said("table", &self.shape.info.name)
+            .with_unless_said("table", &self.rooms.first().info.name)
             .with_unless_said("field", self.def.name)
     }
 
@@ -336,9 +366,9 @@ impl<K: Key, V: Record> Nearest<K, V> {
     #[cold]
     fn stored(&self, error: &terrane_vector::VectorError, key: &[u8]) -> Error {
         Error::new(ErrorKind::Corrupt, "a stored vector fails its check")
-            .with("table", &self.shape.info.name)
+            .with("table", &self.rooms.first().info.name)
             .with("field", self.def.name)
-            .with("key", self.shape.show_key(key))
+            .with("key", self.rooms.first().show_key(key))
             .caused_by(error.clone())
     }
 }
@@ -365,7 +395,7 @@ impl<K, V> fmt::Debug for Advanced<K, V> {
 impl<K, V> fmt::Debug for Nearest<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nearest")
-            .field("table", &self.shape.info.name)
+            .field("table", &self.rooms.first().info.name)
             .field("field", &self.def.name)
             .field("dim", &self.query.len())
             .field("k", &self.k)

@@ -297,7 +297,10 @@ fn check_reach(env: &Env, dir: &Path, opened: &Opened) -> Result<()> {
 
 /// The newest timestamp that META names. Commits count on from there, so there must be some above.
 fn newest_ts(dir: &Path, opened: &Opened) -> Result<Ts> {
-    let newest = opened.image_hi_ts.max(Ts(opened.clock_bound));
+    check_ts(dir, opened.image_hi_ts.max(Ts(opened.clock_bound)))
+}
+
+fn check_ts(dir: &Path, newest: Ts) -> Result<Ts> {
     if newest <= TS_MAX {
         return Ok(newest);
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use terrane_shard::{RoutingEpoch, ShardMap};
 use terrane_wal::env::SimEnv;
 use terrane_wal::io::sim::{Fault, OpKind};
 use terrane_wal::lsn::{Term, Ts};
@@ -19,7 +20,8 @@ use crate::recovery;
 use crate::runtime::Core;
 use crate::runtime::home::Home;
 use crate::runtime::standing::{Ship, Standing};
-use crate::txn::snapshot::{check_floor, read_row};
+use crate::txn::moments::Moments;
+use crate::txn::snapshot::{View, check_floor, read_row};
 use crate::txn::tests::sim_builder;
 use crate::{
     Database, Durability, Error, ErrorKind, Outcome, Record, Result, Snapshot, Table, TableDef,
@@ -70,18 +72,29 @@ fn depose(local: &Local) {
 /// Who leads, and for how many questions more; the last one goes on leading.
 type Turn = (u32, Option<Local>);
 
-#[derive(Debug, Default)]
-struct Turns(Mutex<VecDeque<Turn>>);
+#[derive(Debug)]
+struct Turns {
+    turns: Mutex<VecDeque<Turn>>,
+    map: Arc<ShardMap>,
+}
 
 impl Turns {
     fn set(&self, turns: impl IntoIterator<Item = Turn>) {
-        *self.0.lock() = turns.into_iter().collect();
+        *self.turns.lock() = turns.into_iter().collect();
     }
 }
 
 impl Routes for Turns {
-    fn leader(&self) -> Result<Local> {
-        let mut turns = self.0.lock();
+    fn map(&self) -> &Arc<ShardMap> {
+        &self.map
+    }
+
+    fn moments(&self) -> Option<&Arc<Moments>> {
+        None
+    }
+
+    fn leader(&self, _: u32) -> Result<Local> {
+        let mut turns = self.turns.lock();
         let leader = turns.front().and_then(|(_, leader)| leader.clone());
         if turns.len() > 1 {
             turns[0].0 -= 1;
@@ -92,8 +105,8 @@ impl Routes for Turns {
         leader.ok_or_else(|| Error::new(ErrorKind::Unavailable, "nobody leads"))
     }
 
-    fn snapshot(&self, db: &Database) -> Result<Snapshot> {
-        Ok(Snapshot::begin(Anchor::at(db, Ok(self.leader()?))))
+    fn view(&self, db: &Database, shard: u32, _: Option<Ts>) -> Result<View> {
+        Ok(View::begin(Anchor::at(db, Ok(self.leader(shard)?))))
     }
 
     fn window(&self) -> Duration {
@@ -101,7 +114,7 @@ impl Routes for Turns {
     }
 
     fn close(&self) -> Result<()> {
-        let turns = self.0.lock();
+        let turns = self.turns.lock();
         let mut all = turns.iter().filter_map(|(_, leader)| leader.as_ref());
         all.try_for_each(Local::close)
     }
@@ -121,7 +134,10 @@ impl Shard {
     fn new(seed: u64) -> Shard {
         let sim = SimEnv::new(seed);
         let members = [member(&sim, "/first"), member(&sim, "/second")];
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(Turns {
+            turns: Mutex::default(),
+            map: Arc::new(ShardMap::unsharded(RoutingEpoch(1))),
+        });
         let db = Database::routed(Arc::clone(&turns) as Arc<dyn Routes>);
         turns.set([(1, Some(members[1].clone())), (1, Some(members[0].clone()))]);
         db.table(NOTES).unwrap();

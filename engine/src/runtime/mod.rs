@@ -32,11 +32,13 @@ use crate::database::Durability;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::vector::VectorTables;
 use crate::metrics::Counters;
+use crate::txn::commit::wait_applied;
 use crate::txn::gate::Gate;
 use crate::txn::positions::ReadPositions;
 use crate::txn::prefix::Prefix;
 use crate::txn::recent::Recent;
 use crate::txn::ring::Ring;
+use crate::txn::snapshot::check_floor;
 
 use home::Home;
 use standing::Standing;
@@ -111,6 +113,9 @@ impl Core {
                 Home::shard(parts.uuid)
             }
         };
+        let recent = Recent::new();
+        // Versions of before are nowhere.
+        recent.raise_floor(ts);
         Arc::new(Core {
             home,
             gate: Gate::new(parts.env.park.clone()),
@@ -121,7 +126,7 @@ impl Core {
             standing: parts.standing,
             trees: parts.trees,
             catalog: parts.catalog,
-            recent: Recent::new(),
+            recent,
             reads: ReadPositions::new(),
             prefix,
             ring: Ring::new(ts),
@@ -194,6 +199,50 @@ impl Core {
     /// The visible position: what a snapshot that begins now reads at.
     pub(crate) fn visible_ts(&self) -> Ts {
         self.prefix.applied_ts().min(self.level_ts())
+    }
+
+    /// X6: what no reader asks for that is there or comes, but for those below `floor`, which were
+    /// given up. `visible` must have been read before the call.
+    pub(crate) fn horizon_from(&self, floor: Ts, visible: Ts) -> Ts {
+        let own = self.reads.horizon_from(floor, visible);
+        match &self.options.moments {
+            None => own,
+            Some(moments) => own.min(moments.horizon_from(floor, visible)),
+        }
+    }
+
+    /// The oldest position that is read and not given up, and for how long.
+    pub(crate) fn oldest_reader(&self) -> Option<(Ts, Duration)> {
+        let floor = self.recent.floor();
+        let age = |(ts, taken_at)| (ts, self.now().saturating_sub(taken_at));
+        let own = self.reads.oldest(floor).map(age);
+        let moments = self.options.moments.as_ref();
+        let other = moments.and_then(|moments| moments.oldest(floor));
+        own.into_iter().chain(other).min_by_key(|(ts, _)| *ts)
+    }
+
+    /// Has this shard come to a moment that is read in others too: what is committed here from now
+    /// on comes after it, and all before it is in the trees.
+    ///
+    /// # Errors
+    /// `SnapshotTooOld` if versions of then may be gone; that of a poisoned database.
+    pub(crate) fn reach(&self, moment: Ts) -> Result<()> {
+        let behind = self.prefix.applied_ts() < moment;
+        if behind && !terrane_wal::planted!("a_shard_is_not_brought_to_the_moment") {
+            self.log()?.observe(moment);
+            wait_applied(self, self.prefix.newest())?;
+        }
+        check_floor(self, moment)
+    }
+
+    /// As [`Core::reach`], for who reads only what is at this database's level.
+    pub(crate) fn reach_shown(&self, moment: Ts) -> Result<()> {
+        self.reach(moment)?;
+        let (lsn, newest) = self.prefix.applied();
+        if self.level_ts() < newest.min(moment) {
+            self.wait_read(lsn)?;
+        }
+        Ok(())
     }
 
     /// End of the newest entry that a snapshot at the visible position holds for certain.

@@ -16,7 +16,9 @@
 //! - B2: a row id is never given to another key, and a row keeps its own while it is replaced.
 
 pub(crate) mod def;
+mod merge;
 mod open;
+pub(crate) mod place;
 pub(crate) mod scan;
 pub(crate) mod vectors;
 mod write;
@@ -33,6 +35,7 @@ use crate::index::Index;
 use crate::limits::check_key;
 use crate::query::nearest::Nearest;
 use crate::runtime::home::Home;
+use crate::table::place::{Rooms, Route};
 use crate::table::scan::{RawEnds, Scan, bounds};
 use crate::txn::raw::RawRead;
 use crate::txn::{Read, Transaction};
@@ -106,26 +109,40 @@ pub(crate) fn shown(text: Result<String>) -> String {
 /// # }
 /// ```
 pub struct Table<K, V> {
-    shape: Shape,
+    /// In the only shard, or in each.
+    rooms: Rooms,
     types: PhantomData<fn() -> (K, V)>,
 }
 
 impl<K: Key, V: Value> Table<K, V> {
-    pub(crate) fn new(shape: Shape) -> Table<K, V> {
+    pub(crate) fn new(rooms: Rooms) -> Table<K, V> {
         Table {
-            shape,
+            rooms,
             types: PhantomData,
         }
     }
 
+    pub(crate) fn rooms(&self) -> &Rooms {
+        &self.rooms
+    }
+
+    /// As the first shard knows it.
     pub(crate) fn shape(&self) -> &Shape {
-        &self.shape
+        self.rooms.first()
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shape.info.name
+        &self.shape().info.name
+    }
+
+    /// Where the row at `key` lies, whether there is one or not, and by which rule.
+    ///
+    /// # Errors
+    /// `TooLarge` for a key above 32 KiB.
+    pub fn route(&self, key: impl AsKey<K>) -> Result<Route> {
+        self.rooms.route(&encode_key(&key)?)
     }
 
     /// The row at `key`, decoded. O(log rows).
@@ -155,8 +172,11 @@ impl<K: Key, V: Value> Table<K, V> {
     /// # Errors
     /// As [`Table::get`], and `Conflict`, `TimedOut` when the lock is not granted.
     pub fn get_for_update(&self, tx: &mut Transaction, key: impl AsKey<K>) -> Result<Option<V>> {
-        self.shape.check_read(tx)?;
-        let row = tx.get_for_update_raw(self.shape.info.tree, &encode_key(&key)?)?;
+        let key = encode_key(&key)?;
+        let (shard, shape) = self.rooms.of(&key)?;
+        let leg = tx.leg_mut(shard)?;
+        shape.check_read(leg)?;
+        let row = leg.get_for_update_raw(shape.info.tree, &key)?;
         row.map(|bytes| self.decode(&bytes)).transpose()
     }
 
@@ -178,7 +198,9 @@ impl<K: Key, V: Value> Table<K, V> {
     /// value, or above the limit of a transaction; those of a read. The transaction is then as it
     /// was before the call (B1).
     pub fn put(&self, tx: &mut Transaction, key: impl AsKey<K>, value: &V) -> Result<()> {
-        write::put(&self.shape, tx, encode_key(&key)?, encode_value(value))
+        let key = encode_key(&key)?;
+        let (shard, shape) = self.rooms.of(&key)?;
+        write::put(shape, tx.leg_mut(shard)?, key, encode_value(value))
     }
 
     /// Writes a row that must be new.
@@ -189,10 +211,11 @@ impl<K: Key, V: Value> Table<K, V> {
         let key = encode_key(&key)?;
         if self.row(tx, &key)?.is_some() {
             return Err(Error::new(ErrorKind::Exists, "a row exists already")
-                .with("table", &self.shape.info.name)
-                .with("key", self.shape.show_key(&key)));
+                .with("table", self.name())
+                .with("key", self.shape().show_key(&key)));
         }
-        write::put(&self.shape, tx, key, encode_value(value))
+        let (shard, shape) = self.rooms.of(&key)?;
+        write::put(shape, tx.leg_mut(shard)?, key, encode_value(value))
     }
 
     /// Deletes the row at `key` and its index entries; `false` when there was none.
@@ -200,7 +223,9 @@ impl<K: Key, V: Value> Table<K, V> {
     /// # Errors
     /// Those of a read, and `TooLarge` above the limit of a transaction.
     pub fn delete(&self, tx: &mut Transaction, key: impl AsKey<K>) -> Result<bool> {
-        write::delete(&self.shape, tx, encode_key(&key)?)
+        let key = encode_key(&key)?;
+        let (shard, shape) = self.rooms.of(&key)?;
+        write::delete(shape, tx.leg_mut(shard)?, key)
     }
 
     /// The rows whose keys lie in `range`, in key order; `.rev()` gives them from the end. A range
@@ -226,29 +251,43 @@ impl<K: Key, V: Value> Table<K, V> {
     /// Those of a read.
     pub fn count(&self, read: &impl Read) -> Result<u64> {
         let mut rows = 0;
-        self.shape.check_read(read)?;
-        let (lower, upper) = bounds(&Span::all());
-        read.scan_raw(self.shape.info.tree, lower, upper, false)?
-            .visit(|_, _| {
+        for (shard, shape) in self.rooms.all() {
+            let leg = read.leg(shard)?;
+            shape.check_read(leg)?;
+            let (lower, upper) = bounds(&Span::all());
+            let scan = leg.scan_raw(shape.info.tree, lower, upper, false)?;
+            scan.visit(|_, _| {
                 rows += 1;
                 Ok(())
             })?;
+        }
         Ok(rows)
     }
 
     fn row(&self, read: &impl Read, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shape.check_read(read)?;
-        read.get_raw(self.shape.info.tree, key)
+        let (shard, shape) = self.rooms.of(key)?;
+        let leg = read.leg(shard)?;
+        shape.check_read(leg)?;
+        leg.get_raw(shape.info.tree, key)
     }
 
     fn scan(&self, read: &impl Read, span: Result<Span>) -> Scan<K, V> {
-        let span = span.map_err(|error| error.with("table", &self.shape.info.name));
-        let span = self.shape.check_read(read).and(span);
-        Scan::new(RawEnds::open(read, self.shape.info.tree, span))
+        let span = span.map_err(|error| error.with("table", self.name()));
+        let rows = span.and_then(|span| {
+            let rows = |(shard, shape): (u32, &Shape)| {
+                let leg = read.leg(shard)?;
+                shape.check_read(leg)?;
+                Ok(RawEnds::open(leg, shape.info.tree, Ok(span.clone())))
+            };
+            let rooms = self.rooms.of_span(&span);
+            let ends: Result<Vec<_>> = rooms.into_iter().map(rows).collect();
+            ends.map(RawEnds::merge)
+        });
+        Scan::new(rows.unwrap_or_else(RawEnds::refused))
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<V> {
-        V::decode_value(bytes).map_err(|error| error.with("table", &self.shape.info.name))
+        V::decode_value(bytes).map_err(|error| error.with("table", self.name()))
     }
 }
 
@@ -256,19 +295,19 @@ impl<K: Key, V: Record> Table<K, V> {
     /// The index of a field that is declared `unique` or `index`.
     #[must_use]
     pub fn index<T: Key>(&self, field: Field<V, T>) -> Index<K, V, T> {
-        Index::new(self.shape.clone(), field)
+        Index::new(self.rooms.clone(), field)
     }
 
     /// A search for the `k` rows whose vector in `field` is nearest to `query`.
     pub fn nearest<T>(&self, field: Field<V, T>, query: &[f32], k: usize) -> Nearest<K, V> {
-        Nearest::new(self.shape.clone(), field.def(), query, k)
+        Nearest::new(self.rooms.clone(), field.def(), query, k)
     }
 }
 
 impl<K, V> Clone for Table<K, V> {
     fn clone(&self) -> Self {
         Table {
-            shape: self.shape.clone(),
+            rooms: self.rooms.clone(),
             types: PhantomData,
         }
     }
@@ -279,7 +318,8 @@ impl<K, V> fmt::Debug for Table<K, V> {
         write!(
             f,
             "Table({:?}, tree {:?})",
-            self.shape.info.name, self.shape.info.tree
+            self.rooms.first().info.name,
+            self.rooms.first().info.tree
         )
     }
 }

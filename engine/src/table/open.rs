@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_DIMENSIONS;
 use crate::table::def::TableDef;
+use crate::table::place::{self, Rooms};
 use crate::table::{Shape, Table};
 use crate::txn::retry;
 
@@ -32,7 +33,8 @@ impl Database {
     /// `Invalid` for a name that is empty, longer than 255 bytes, holds a NUL or begins with
     /// `terrane.`, or when the builder's page size is another than the table's; `Schema` when the
     /// stored types, fields or indexes are others, naming both sides, or when the declared ones
-    /// contradict themselves; `ReadOnly` when the table is not there and cannot be made; those of a
+    /// contradict themselves; in a database of several shards `Invalid` for a unique field, which
+    /// is not kept there yet; `ReadOnly` when the table is not there and cannot be made; those of a
     /// commit.
     pub fn table<K: Key, V: Value>(&self, def: TableDef<K, V>) -> Result<Table<K, V>> {
         check_dimensions(V::fields()).map_err(|error| error.with("table", def.name()))?;
@@ -42,21 +44,29 @@ impl Database {
             .iter()
             .filter(|def| def.vector.is_some() && !def.exact);
         let vectors: Vec<u16> = searched.map(|def| def.id).collect();
-        let (info, home) = retry::at_leader(self, |local| {
-            let spec = TableSpec {
-                class: page_class(local.page_class(), fields),
-                row_ids: row_ids(&schema.key, fields),
-                vectors: &vectors,
-                schema: &schema,
-            };
-            Ok((local.open_table(def.name(), &spec)?, local.core().home))
-        })?;
-        Ok(Table::new(Shape {
-            info,
-            home,
-            fields,
-            key_type: K::key_type,
-        }))
+        let open = |shard: u32| {
+            let (info, home) = retry::at_leader(self, shard, |local| {
+                let spec = TableSpec {
+                    class: page_class(local.page_class(), fields),
+                    row_ids: row_ids(&schema.key, fields),
+                    vectors: &vectors,
+                    schema: &schema,
+                };
+                Ok((local.open_table(def.name(), &spec)?, local.core().home))
+            })?;
+            Ok(Shape {
+                info,
+                home,
+                fields,
+                key_type: K::key_type,
+            })
+        };
+        let map = self.spread().map(|(routes, _)| routes.map());
+        if map.is_some() {
+            place::check(def.name(), &schema.key, fields)?;
+        }
+        let shapes = (0..self.shards()).map(open).collect::<Result<_>>()?;
+        Ok(Table::new(Rooms::new(map, shapes)?))
     }
 }
 

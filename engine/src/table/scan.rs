@@ -18,6 +18,7 @@ use terrane_wal::lsn::TreeId;
 
 use crate::codec::{Key, Ref, Span, Value};
 use crate::error::{Error, Result};
+use crate::table::merge::Merge;
 use crate::txn::raw::RawRead;
 use crate::txn::scan::RawScan;
 
@@ -49,6 +50,8 @@ enum State {
         /// Opened when it is first asked for.
         back: Option<Box<RawScan>>,
     },
+    /// Those of several shards.
+    Merged(Box<Merge>),
     /// An error to be told before the end.
     Refused(Error),
     Done,
@@ -67,6 +70,33 @@ impl RawEnds {
         };
         RawEnds {
             state: span.and_then(open).unwrap_or_else(State::Refused),
+        }
+    }
+
+    /// No rows, and why.
+    pub(crate) fn refused(error: Error) -> Self {
+        let state = State::Refused(error);
+        RawEnds { state }
+    }
+
+    /// The rows of several shards, in the order of their keys.
+    pub(crate) fn merge(mut parts: Vec<RawEnds>) -> Self {
+        let state = match parts.pop() {
+            None => State::Done,
+            Some(only) if parts.is_empty() => return only,
+            Some(last) => {
+                parts.push(last);
+                State::Merged(Box::new(Merge::new(parts)))
+            }
+        };
+        RawEnds { state }
+    }
+
+    /// Which of the merged parts the last row came from.
+    pub(crate) fn part(&self) -> usize {
+        match &self.state {
+            State::Merged(merge) => merge.part(),
+            _ => 0,
         }
     }
 
@@ -92,9 +122,10 @@ impl RawEnds {
         let (mine, other) = match &mut self.state {
             State::Open { front, back } if !from_back => (&mut **front, back.as_deref()),
             State::Open { front, back } => (opened(front, back)?, Some(&**front)),
+            State::Merged(merge) => return merge.advance(from_back),
             State::Refused(_) => match std::mem::replace(&mut self.state, State::Done) {
                 State::Refused(error) => return Err(error),
-                State::Open { .. } | State::Done => return Ok(false),
+                _ => return Ok(false),
             },
             State::Done => return Ok(false),
         };
@@ -114,6 +145,7 @@ impl RawEnds {
         match &self.state {
             State::Open { front, .. } if !from_back => front.row(),
             State::Open { back, .. } => back.as_deref().and_then(RawScan::row),
+            State::Merged(merge) => Some(merge.row()),
             State::Refused(_) | State::Done => None,
         }
     }

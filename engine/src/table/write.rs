@@ -10,19 +10,14 @@ use crate::index::secondary::{self, Change};
 use crate::limits::check_value;
 use crate::table::Shape;
 use crate::table::vectors::check_vectors;
-use crate::txn::Transaction;
+use crate::txn::leg::Leg;
 use crate::txn::raw::RawRead;
 
 /// Log record flag of a row that belongs to an index.
 const INDEX_ROW: u8 = 1;
 
 /// Writes the row `key`, `value`, replacing the one that is there.
-pub(crate) fn put(
-    shape: &Shape,
-    tx: &mut Transaction,
-    key: Vec<u8>,
-    mut value: Vec<u8>,
-) -> Result<()> {
+pub(crate) fn put(shape: &Shape, tx: &mut Leg, key: Vec<u8>, mut value: Vec<u8>) -> Result<()> {
     shape.check_read(tx)?;
     let info = &shape.info;
     let in_row = |error: Error| {
@@ -47,7 +42,7 @@ pub(crate) fn put(
 }
 
 /// Deletes the row `key` and its index entries; false when there is none.
-pub(crate) fn delete(shape: &Shape, tx: &mut Transaction, key: Vec<u8>) -> Result<bool> {
+pub(crate) fn delete(shape: &Shape, tx: &mut Leg, key: Vec<u8>) -> Result<bool> {
     shape.check_read(tx)?;
     let info = &shape.info;
     let Some(old) = tx.get_raw(info.tree, &key)? else {
@@ -62,12 +57,12 @@ pub(crate) fn delete(shape: &Shape, tx: &mut Transaction, key: Vec<u8>) -> Resul
 
 /// Writes a row by `row` and the entries of its indexes, or none of them.
 fn write_all(
-    tx: &mut Transaction,
+    tx: &mut Leg,
     info: &TableInfo,
     changes: Vec<Change>,
-    row: impl FnOnce(&mut Transaction) -> Result<()>,
+    row: impl FnOnce(&mut Leg) -> Result<()>,
 ) -> Result<()> {
-    let before = tx.savepoint();
+    let before = tx.mark();
     let write = || -> Result<()> {
         row(tx)?;
         for Change { tree, key, entry } in changes {
@@ -80,18 +75,13 @@ fn write_all(
     };
     let written = write();
     if written.is_err() {
-        tx.rollback_to(before);
+        tx.back_to(before);
     }
     written
 }
 
 /// `value` with the row's number: that of the row it replaces, or a new one (B2).
-fn numbered(
-    info: &TableInfo,
-    tx: &Transaction,
-    old: Option<&[u8]>,
-    value: &[u8],
-) -> Result<Vec<u8>> {
+fn numbered(info: &TableInfo, tx: &Leg, old: Option<&[u8]>, value: &[u8]) -> Result<Vec<u8>> {
     let kept = old
         .map(Hidden::read)
         .transpose()?

@@ -29,12 +29,12 @@ use crate::local::Local;
 use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::Isolation;
+use crate::txn::leg::Leg;
 use crate::txn::raw::RawRead;
 use crate::txn::records::Records;
 use crate::txn::ring::RowKey;
 use crate::txn::snapshot::{check_floor, read_row};
 use crate::txn::sweep;
-use crate::txn::transaction::Transaction;
 use crate::txn::write_set::Write;
 
 /// Commits since the snapshot that a validation looks through. Of more it asks the index: that
@@ -53,16 +53,9 @@ pub(crate) enum Entrance {
 /// A commit that is applied and on its way to its level. Dropping it waits for nothing.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Ticket {
-    local: Local,
-    durability: Durability,
-    place: Place,
-}
-
-#[derive(Debug)]
-enum Place {
-    /// Sequenced there.
-    At(Sequenced),
+pub(crate) enum Ticket {
+    /// Sequenced there, at this core.
+    At(Local, Durability, Sequenced),
     /// Nothing was written, and what was read is at its level.
     Left(Commit),
 }
@@ -73,22 +66,31 @@ impl Ticket {
     /// # Errors
     /// `Unknown` if the log failed first.
     pub(crate) fn wait(self) -> Result<Commit> {
-        let core = self.local.core();
-        let (at, ts) = match self.place {
-            Place::Left(commit) => return Ok(commit),
-            Place::At(Sequenced { end, ts, term, .. }) => (Point { term, lsn: end }, ts),
+        let (local, durability, place) = match self {
+            Ticket::Left(commit) => return Ok(commit),
+            Ticket::At(local, durability, place) => (local, durability, place),
+        };
+        let (core, ts) = (local.core(), place.ts);
+        let at = Point {
+            term: place.term,
+            lsn: place.end,
         };
         let _guard = PanicGuard(core);
-        let logged = core.wait_logged(self.durability, at);
+        let logged = core.wait_logged(durability, at);
         if let Err(cause) = logged.and_then(|()| wait_applied(core, ts)) {
             count(&core.counters.unknown);
             let error = Error::new(ErrorKind::Unknown, "the commit may or may not survive");
             return Err(error.with("position", at.lsn).caused_by(cause));
         }
-        Ok(Commit {
-            position: Position(at.lsn.0),
-            shards: 1,
-        })
+        let position = match &core.options.moments {
+            None => Position(at.lsn.0),
+            Some(moments) => {
+                moments.raise(ts);
+                Position(ts.0)
+            }
+        };
+        let shards = 1;
+        Ok(Commit { position, shards })
     }
 }
 
@@ -119,19 +121,14 @@ impl Drop for PanicGuard<'_> {
 }
 
 /// Commits the transaction up to step 8; the ticket waits for the level.
-pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
+pub(crate) fn run(tx: &mut Leg, entrance: Entrance) -> Result<Ticket> {
     tx.end_scans();
     let (local, durability) = (tx.local()?.clone(), tx.durability);
     let core = local.core().clone();
     let nothing = tx.writes.is_empty() && tx.records.is_empty() && tx.tree_ops.is_empty();
     if nothing && tx.idempotency.is_none() {
         core.check_process()?;
-        let place = Place::Left(tx.leave()?);
-        return Ok(Ticket {
-            local,
-            durability,
-            place,
-        });
+        return Ok(Ticket::Left(tx.leave()?));
     }
     core.check_writable()?;
     if entrance == Entrance::Beside {
@@ -150,12 +147,7 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     core.shown(fetch_leaves(&core, tx))?;
     place_intents(tx)?;
     if let Some(commit) = done_before(&core, tx)? {
-        let place = Place::Left(commit);
-        return Ok(Ticket {
-            local,
-            durability,
-            place,
-        });
+        return Ok(Ticket::Left(commit));
     }
     let mut binding = match tx.writes.is_empty() {
         true => std::mem::take(&mut tx.adopted),
@@ -164,16 +156,12 @@ pub(crate) fn run(tx: &mut Transaction, entrance: Entrance) -> Result<Ticket> {
     binding.number(&mut tx.writes)?;
     let place = sequence_and_apply(&core, tx, &mut binding)?;
     count(&core.counters.commits);
-    Ok(Ticket {
-        local,
-        durability,
-        place,
-    })
+    Ok(Ticket::At(local, durability, place))
 }
 
 /// Adds the row of the idempotency key. Its value is known when the commit has its place, so the
 /// log carries the key in the COMMIT record and the applier makes the row.
-fn remember(tx: &mut Transaction, key: Vec<u8>) -> Result<()> {
+fn remember(tx: &mut Leg, key: Vec<u8>) -> Result<()> {
     let row = Write {
         value: Some(Vec::new()),
         schema: 0,
@@ -185,7 +173,7 @@ fn remember(tx: &mut Transaction, key: Vec<u8>) -> Result<()> {
 
 /// Step 2: the leaves of all write keys, read together while nobody waits for this commit yet. The
 /// leaf of a lone row is read when it is needed.
-fn fetch_leaves(core: &Core, tx: &Transaction) -> Result<()> {
+fn fetch_leaves(core: &Core, tx: &Leg) -> Result<()> {
     if tx.writes.len() < 2 {
         return Ok(());
     }
@@ -200,7 +188,7 @@ fn fetch_leaves(core: &Core, tx: &Transaction) -> Result<()> {
 }
 
 /// Step 3, the intents: all write keys in ascending order.
-fn place_intents(tx: &mut Transaction) -> Result<()> {
+fn place_intents(tx: &mut Leg) -> Result<()> {
     tx.intents.owner().set_committing();
     let read_ts = tx.read_ts();
     let writes = tx.writes.clone();
@@ -219,7 +207,7 @@ fn place_intents(tx: &mut Transaction) -> Result<()> {
 }
 
 /// The earlier commit with the same idempotency key, if there is one that is remembered.
-fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
+fn done_before(core: &Arc<Core>, tx: &Leg) -> Result<Option<Commit>> {
     let Some(key) = &tx.idempotency else {
         return Ok(None);
     };
@@ -241,7 +229,7 @@ fn done_before(core: &Arc<Core>, tx: &Transaction) -> Result<Option<Commit>> {
 }
 
 /// The log entry of the transaction, without timestamp.
-fn encode(tx: &Transaction, records: &Records) -> Entry {
+fn encode(tx: &Leg, records: &Records) -> Entry {
     let mut entry = EntryBuilder::new();
     for op in &tx.tree_ops {
         entry.ddl(&op.record());
@@ -257,7 +245,7 @@ fn encode(tx: &Transaction, records: &Records) -> Entry {
 }
 
 /// The error of a read that no longer holds.
-fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
+fn conflict(core: &Core, tx: &Leg, key: Option<RowKey>) -> Error {
     count(&core.counters.conflicts);
     tx.conflicted(key);
     Error::new(
@@ -267,7 +255,7 @@ fn conflict(core: &Core, tx: &Transaction, key: Option<RowKey>) -> Error {
 }
 
 /// The records and the entry of a commit as it is bound now, with pages for them.
-fn entry_of(core: &Core, tx: &Transaction, binding: &Binding) -> Result<(Records, Entry)> {
+fn entry_of(core: &Core, tx: &Leg, binding: &Binding) -> Result<(Records, Entry)> {
     let mut records = tx.records.clone();
     binding.records(&mut records);
     let entry = encode(tx, &records);
@@ -279,9 +267,9 @@ fn entry_of(core: &Core, tx: &Transaction, binding: &Binding) -> Result<(Records
 
 /// Step 3, the validation: what was read holds up to the commit whose timestamp is returned; None
 /// if nothing that was read has to hold.
-fn validate(core: &Core, tx: &Transaction) -> Result<Option<Ts>> {
+fn validate(core: &Core, tx: &Leg) -> Result<Option<Ts>> {
     // A transaction that has read nothing has no snapshot.
-    let Some(read_ts) = tx.read_ts() else {
+    let Some(read_ts) = tx.read_ts().filter(|_| tx.has_read()) else {
         return Ok(None);
     };
     let reads = tx.reads.borrow();
@@ -298,11 +286,7 @@ fn validate(core: &Core, tx: &Transaction) -> Result<Option<Ts>> {
 }
 
 /// Steps 3 (validation) to 8.
-fn sequence_and_apply(
-    core: &Arc<Core>,
-    tx: &mut Transaction,
-    binding: &mut Binding,
-) -> Result<Place> {
+fn sequence_and_apply(core: &Arc<Core>, tx: &mut Leg, binding: &mut Binding) -> Result<Sequenced> {
     let log = core.log()?;
     let keys: Arc<[RowKey]> = tx
         .writes
@@ -330,6 +314,13 @@ fn sequence_and_apply(
         }
         core.shown(binding.rebind())?;
     };
+
+    // What its caller knows of in other shards came before it (M1).
+    if let Some(moments) = &core.options.moments
+        && !terrane_wal::planted!("a_commit_knows_nothing_of_other_shards")
+    {
+        log.observe(moments.known());
+    }
 
     // Step 4. Nothing in the section blocks: three short mutexes, taken one after the other. The
     // owner of records alone has no stamp: its intents keep others out, and change no row.
@@ -362,13 +353,13 @@ fn sequence_and_apply(
     core.ship();
     install(core, tx, binding, records, place)?;
     sweep::relieve(core);
-    Ok(Place::At(place))
+    Ok(place)
 }
 
 /// Steps 7 and 8: rows and records into their trees, then the prefix over them.
 fn install(
     core: &Arc<Core>,
-    tx: &mut Transaction,
+    tx: &mut Leg,
     binding: &Binding,
     mut records: Records,
     place: Sequenced,

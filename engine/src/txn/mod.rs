@@ -1,6 +1,7 @@
 //! Transactions: what they read, what they write, and the one place where they become visible.
 //!
-//! Flow: [`transaction`] gathers writes in a [`write_set`] and reads through [`snapshot`];
+//! Flow: a [`leg`] of a [`transaction`] gathers writes in a [`write_set`] and reads through
+//! [`snapshot`], where there are several shards at a moment of all of them ([`moments`]);
 //! [`commit`] places intents in [`recent`], validates, sequences in the log, applies to the trees
 //! and waits. A reader asks the leaf first and [`recent`] after it, never the other way round.
 
@@ -11,6 +12,12 @@ pub(crate) mod epochs;
 pub(crate) mod gate;
 #[cfg(not(loom))]
 pub(crate) mod intents;
+#[cfg(not(loom))]
+pub(crate) mod leg;
+#[cfg(not(loom))]
+pub(crate) mod legs;
+#[cfg(not(loom))]
+pub(crate) mod moments;
 pub(crate) mod owner;
 pub(crate) mod positions;
 pub(crate) mod prefix;
@@ -29,6 +36,8 @@ pub(crate) mod scan;
 #[cfg(not(loom))]
 pub(crate) mod snapshot;
 #[cfg(not(loom))]
+pub(crate) mod spread;
+#[cfg(not(loom))]
 pub(crate) mod sweep;
 pub(crate) mod tentative;
 #[cfg(not(loom))]
@@ -44,7 +53,7 @@ pub use transaction::{Savepoint, Transaction};
 
 /// What can be read from: a [`Snapshot`] or a [`Transaction`]. Sealed.
 #[cfg(not(loom))]
-pub trait Read: raw::RawRead {}
+pub trait Read: raw::Legged {}
 
 #[cfg(not(loom))]
 impl Read for Snapshot {}

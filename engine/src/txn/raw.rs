@@ -13,6 +13,19 @@ use crate::txn::positions::ReadPin;
 use crate::txn::scan::RawScan;
 use crate::txn::write_set::WriteSet;
 
+/// What is read in one shard or in several: a part for each shard, all of one state.
+pub trait Legged {
+    /// The part in a shard.
+    type Leg: RawRead;
+
+    /// What is read in the shard with this number.
+    ///
+    /// # Errors
+    /// `Unavailable` if no member of the shard leads; `Invalid` if there is no such shard;
+    /// `SnapshotTooOld` if it no longer has that state.
+    fn leg(&self, shard: u32) -> Result<&Self::Leg>;
+}
+
 /// Reads rows of one consistent state. A transaction's own writes are merged in.
 pub trait RawRead {
     /// The trees that are read, the same from begin to end.

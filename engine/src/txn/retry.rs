@@ -23,9 +23,11 @@ use crate::local::Local;
 use crate::metrics::count;
 use crate::routes::{Anchor, Routes};
 use crate::txn::commit::Ticket;
+use crate::txn::leg::{Begin, Conflicted};
 use crate::txn::raw::RawRead;
 use crate::txn::ring::RowKey;
-use crate::txn::transaction::{Begin, Transaction};
+use crate::txn::spread::Spread;
+use crate::txn::transaction::Transaction;
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
@@ -38,8 +40,8 @@ pub(crate) fn run<T, E: From<Error>>(
 ) -> Result<(T, Commit), E> {
     let mut attempts = Attempts::of(db, options);
     loop {
-        let anchor = attempts.next()?;
-        let (goes_on, error) = match attempt(&mut attempts, anchor, &mut body) {
+        let tx = attempts.next()?;
+        let (goes_on, error) = match attempt(&mut attempts, tx, &mut body) {
             Ended::Committed(value, commit) => return Ok((value, commit)),
             Ended::Failed(error) => return Err(error),
             Ended::Conflict(row, error) => {
@@ -65,13 +67,16 @@ pub(crate) fn run<T, E: From<Error>>(
     }
 }
 
+/// A row of a shard.
+type Row = (u32, RowKey);
+
 /// What an attempt came to.
 enum Ended<T, E> {
     Committed(T, Commit),
     /// Of the closure, or one that no other attempt mends.
     Failed(E),
     /// With the row to be locked first by the next attempt; no error if the closure hid it.
-    Conflict(Option<RowKey>, Option<E>),
+    Conflict(Option<Row>, Option<E>),
     /// Nothing has happened, and another member leads: what the closure said, and why that is void.
     Moved(Option<E>, Error),
     /// It has its place in the log, but may yet be lost.
@@ -98,18 +103,17 @@ fn is_moved(error: &Error) -> bool {
 /// One attempt, and its commit.
 fn attempt<T, E: From<Error>>(
     attempts: &mut Attempts<'_>,
-    anchor: Anchor,
+    mut tx: Transaction,
     body: &mut impl FnMut(&mut Transaction) -> Result<T, E>,
 ) -> Ended<T, E> {
-    let mut tx = Transaction::begin(anchor, attempts.begin.clone());
-    if let Some((tree, key)) = attempts.row.take()
-        && let Err(error) = tx.lock(tree, &key)
+    if let Some((shard, row)) = attempts.row.take()
+        && let Err(error) = tx.lock(shard, &row)
     {
         return Ended::by(error, None);
     }
     let outcome = body(&mut tx);
     if let Some(conflict) = tx.take_conflict() {
-        return Ended::Conflict(conflict.key, outcome.err());
+        return Ended::Conflict(row_of(conflict), outcome.err());
     }
     if let Err(error) = tx.check_leads() {
         return Ended::by(error, outcome.err());
@@ -131,10 +135,14 @@ fn attempt<T, E: From<Error>>(
         Err(error) if error.outcome() == Outcome::Unknown => Ended::Unknown(value, error),
         Err(error) if error.is_retryable() && !is_moved(&error) => {
             let error = error.with("retries", attempts.options.retries);
-            Ended::Conflict(conflict.and_then(|c| c.key), Some(error.into()))
+            Ended::Conflict(conflict.and_then(row_of), Some(error.into()))
         }
         Err(error) => Ended::by(error, None),
     }
+}
+
+fn row_of((shard, conflict): (u32, Conflicted)) -> Option<Row> {
+    conflict.key.map(|key| (shard, key))
 }
 
 /// The attempts of one write.
@@ -144,12 +152,14 @@ struct Attempts<'a> {
     /// How they run; of another age at each member.
     begin: Begin,
     /// What the next one locks first.
-    row: Option<RowKey>,
+    row: Option<Row>,
     /// How many were made.
     made: u32,
     conflicts: u32,
-    /// In a cluster: the member of the last attempt, and how long others are looked for.
-    at: Option<(Local, Window)>,
+    /// In a cluster of one shard: the member of the last attempt.
+    at: Option<Local>,
+    /// In a cluster: how long other leaders are looked for.
+    window: Option<Window>,
 }
 
 impl<'a> Attempts<'a> {
@@ -162,11 +172,12 @@ impl<'a> Attempts<'a> {
             made: 0,
             conflicts: 0,
             at: None,
+            window: None,
         }
     }
 
     /// Where the next attempt is made.
-    fn next(&mut self) -> Result<Anchor> {
+    fn next(&mut self) -> Result<Transaction> {
         if self.made > 0
             && let Some(env) = self.env()
         {
@@ -184,22 +195,30 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    fn place(&mut self) -> Result<Anchor> {
+    fn place(&mut self) -> Result<Transaction> {
+        if let Some((routes, moments)) = self.db.spread() {
+            if self.window.is_none() {
+                self.options.check_spread()?;
+                self.begin.age = moments.next_age();
+                self.window = Some(Window::of(&**routes, moments.env()));
+            }
+            let all = (routes, moments);
+            let spread = Spread::begin(self.db, all, self.options, self.begin.age);
+            return Ok(Transaction::spread(spread));
+        }
         let anchor = Anchor::of(self.db);
         let local = anchor.local()?;
         let core = local.core();
         if self.made > 0 {
             count(&core.counters.retries);
         }
-        let known = match (self.db.place(), &mut self.at) {
-            (Place::Alone(_), _) => self.made > 0,
-            (Place::Cluster(routes), at @ None) => {
-                *at = Some((local.clone(), Window::of(&**routes, local)));
-                false
-            }
-            (Place::Cluster(_), Some((at, _))) => {
-                let before = std::mem::replace(at, local.clone());
-                Arc::ptr_eq(before.core(), core)
+        let known = match self.db.place() {
+            Place::Alone(_) => self.made > 0,
+            Place::Cluster(routes) => {
+                let window = || Window::of(&**routes, &core.env);
+                self.window.get_or_insert_with(window);
+                let before = self.at.replace(local.clone());
+                before.is_some_and(|before| Arc::ptr_eq(before.core(), core))
             }
         };
         if !known {
@@ -208,12 +227,12 @@ impl<'a> Attempts<'a> {
             self.begin = self.options.begin(core)?;
             core.check_writable()?;
         }
-        Ok(anchor)
+        Ok(Transaction::begin(anchor, self.begin.clone()))
     }
 
     fn env(&self) -> Option<&Env> {
         let alone = self.db.lone().map(|local| &local.core().env);
-        alone.or(self.at.as_ref().map(|(_, window)| &window.env))
+        alone.or(self.window.as_ref().map(|window| &window.env))
     }
 
     /// Lets others come to lead.
@@ -231,12 +250,12 @@ impl<'a> Attempts<'a> {
 
     /// Whether another leader is waited for.
     fn waits(&self) -> bool {
-        self.at.as_ref().is_some_and(|(_, window)| window.is_open())
+        self.window.as_ref().is_some_and(Window::is_open)
     }
 
     /// The end of an attempt after which no leader is waited for.
     fn lost(&self, error: Error) -> Error {
-        lost(error, self.at.as_ref().map(|(_, window)| window))
+        lost(error, self.window.as_ref())
     }
 
     /// After a commit whose outcome is not known: what whoever leads then says of its key. None: it
@@ -272,13 +291,12 @@ struct Window {
 }
 
 impl Window {
-    /// From now on, by the clock of the member that was found.
-    fn of(routes: &dyn Routes, local: &Local) -> Window {
-        let env = local.core().env.clone();
+    /// From now on, by this clock.
+    fn of(routes: &dyn Routes, env: &Env) -> Window {
         let length = routes.window();
         Window {
             end: env.clock.now_mono().saturating_add(length),
-            env,
+            env: env.clone(),
             length,
         }
     }
@@ -300,16 +318,20 @@ fn lost(error: Error, window: Option<&Window>) -> Error {
     }
 }
 
-/// Does `work` where the database is served: in a cluster at who leads, and as long as the window
+/// Does `work` where a shard is served: in a cluster at who leads it, and as long as the window
 /// allows at the next leader if it leads no more.
-pub(crate) fn at_leader<T>(db: &Database, work: impl FnMut(&Local) -> Result<T>) -> Result<T> {
-    at(db, |routes| routes.leader(), work)
+pub(crate) fn at_leader<T>(
+    db: &Database,
+    shard: u32,
+    work: impl FnMut(&Local) -> Result<T>,
+) -> Result<T> {
+    at(db, |routes| routes.leader(shard), work)
 }
 
 /// What became of the transaction with an idempotency key, as a member says that is known to lead:
 /// one that was deposed and has not heard of it would say `Aborted` of what the next one committed.
 pub(crate) fn outcome(db: &Database, key: &[u8]) -> Result<(Outcome, Position)> {
-    let known = |routes: &dyn Routes| routes.snapshot(db)?.local().cloned();
+    let known = |routes: &dyn Routes| routes.view(db, 0, None)?.local().cloned();
     at(db, known, |local| local.outcome(key))
 }
 
@@ -327,7 +349,7 @@ fn at<T>(
     loop {
         made += 1;
         let done = find(routes).and_then(|local| {
-            window.get_or_insert_with(|| Window::of(routes, &local));
+            window.get_or_insert_with(|| Window::of(routes, &local.core().env));
             work(&local)
         });
         match (done, &window) {

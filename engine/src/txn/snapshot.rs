@@ -15,23 +15,41 @@ use crate::database::{Database, Position};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::metrics::count;
-use crate::routes::Anchor;
+use crate::routes::{Anchor, Routes};
 use crate::runtime::Core;
+use crate::txn::legs::Legs;
+use crate::txn::moments::{Moment, Moments};
 use crate::txn::positions::ReadPin;
 use crate::txn::range::Range;
-use crate::txn::raw::{RawRead, ReadState};
+use crate::txn::raw::{Legged, RawRead, ReadState};
 use crate::txn::recent::Seen;
 use crate::txn::scan::RawScan;
+use crate::txn::transaction::no_such_shard;
 
 /// One consistent, unchanging state of the database. Owned, `Send`, cheap to clone; it blocks no
 /// writer. Older values are kept in memory for it up to a budget: a snapshot that is held for long
 /// under many updates ends with `SnapshotTooOld`.
+///
+/// Of a database of several shards it is one timestamp, at or above that of every commit that
+/// anybody in this process was told of; a shard is asked for it at the first read there.
 #[derive(Clone)]
 pub struct Snapshot {
     held: Arc<Held>,
 }
 
-struct Held {
+enum Held {
+    /// The database has one shard.
+    One(View),
+    Spread {
+        db: Database,
+        routes: Arc<dyn Routes>,
+        moment: Arc<Moment>,
+        views: Legs<View>,
+    },
+}
+
+/// What a snapshot reads in one shard; all of it where there is one.
+pub struct View {
     anchor: Anchor,
     /// None: there was no leader to take it at.
     pin: Option<Arc<ReadPin>>,
@@ -40,67 +58,143 @@ struct Held {
     forked: bool,
 }
 
-impl Snapshot {
+impl View {
     /// The state at the visible position.
-    pub(crate) fn begin(anchor: Anchor) -> Snapshot {
-        let mut held = Held {
+    pub(crate) fn begin(anchor: Anchor) -> View {
+        let mut view = View {
             anchor,
             pin: None,
             lsn: Lsn::ZERO,
             forked: false,
         };
-        if let Ok(local) = held.anchor.local() {
+        if let Ok(local) = view.anchor.local() {
             let core = local.core();
             // Read before the position, so that it names at most what the snapshot holds.
             let lsn = core.visible_lsn();
             let pin = Arc::new(core.reads.pin(core.now(), || core.visible_ts()));
             let forked = core.check_process().is_err() && core.check_open().is_ok();
-            (held.pin, held.lsn, held.forked) = (Some(pin), lsn, forked);
+            (view.pin, view.lsn, view.forked) = (Some(pin), lsn, forked);
         }
-        Snapshot {
-            held: Arc::new(held),
-        }
+        view
     }
 
-    /// A log position all of whose effects the snapshot holds.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        Position(self.held.lsn.0)
-    }
-
-    /// The database that the snapshot was taken of.
-    #[must_use]
-    pub fn database(&self) -> &Database {
-        self.held.anchor.database()
+    /// The state at a moment of all shards.
+    ///
+    /// # Errors
+    /// `SnapshotTooOld`; those of a wait for what was committed before the moment.
+    pub(crate) fn at(anchor: Anchor, moment: Ts) -> Result<View> {
+        let core = anchor.local()?.core();
+        let pin = Arc::new(core.reads.pin(core.now(), || moment));
+        core.reach_shown(moment)?;
+        Ok(View {
+            lsn: core.visible_lsn(),
+            anchor,
+            pin: Some(pin),
+            forked: false,
+        })
     }
 
     /// The trees and the position in them, if they may be read.
     fn open(&self) -> Result<(&Local, &Arc<ReadPin>)> {
-        let local = self.held.anchor.local()?;
+        let local = self.anchor.local()?;
         let core = local.core();
-        if self.held.forked {
+        if self.forked {
             core.check_process()?;
         }
         core.check_open()?;
-        match &self.held.pin {
+        match &self.pin {
             Some(pin) => Ok((local, pin)),
             None => Err(Error::new(ErrorKind::Unavailable, "no member led")),
         }
     }
 }
 
-impl fmt::Debug for Snapshot {
+impl Snapshot {
+    /// Of the only shard.
+    pub(crate) fn of(view: View) -> Snapshot {
+        Snapshot {
+            held: Arc::new(Held::One(view)),
+        }
+    }
+
+    /// The state at the visible position of the only shard.
+    pub(crate) fn begin(anchor: Anchor) -> Snapshot {
+        Snapshot::of(View::begin(anchor))
+    }
+
+    /// The state of all shards now.
+    pub(crate) fn spread(db: &Database, routes: &Arc<dyn Routes>, all: &Arc<Moments>) -> Snapshot {
+        Snapshot {
+            held: Arc::new(Held::Spread {
+                db: db.clone(),
+                routes: Arc::clone(routes),
+                moment: all.now(),
+                views: Legs::new(),
+            }),
+        }
+    }
+
+    /// A position all of whose effects the snapshot holds.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position(match &*self.held {
+            Held::One(view) => view.lsn.0,
+            Held::Spread { moment, .. } => moment.ts().map_or(0, |ts| ts.0),
+        })
+    }
+
+    /// The database that the snapshot was taken of.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        match &*self.held {
+            Held::One(view) => view.anchor.database(),
+            Held::Spread { db, .. } => db,
+        }
+    }
+}
+
+impl Legged for Snapshot {
+    type Leg = View;
+
+    #[inline]
+    fn leg(&self, shard: u32) -> Result<&View> {
+        match &*self.held {
+            Held::One(view) if shard == 0 => Ok(view),
+            Held::One(_) => Err(no_such_shard(shard)),
+            Held::Spread {
+                db,
+                routes,
+                moment,
+                views,
+            } => {
+                let at = moment.at(|| Ts::ZERO);
+                views.open(shard, || routes.view(db, shard, Some(at)))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.held.pin {
-            Some(pin) => write!(f, "Snapshot({}, {})", pin.ts(), self.held.lsn),
+        match &self.pin {
+            Some(pin) => write!(f, "Snapshot({}, {})", pin.ts(), self.lsn),
             None => f.write_str("Snapshot(no leader)"),
         }
     }
 }
 
-impl RawRead for Snapshot {
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.held {
+            Held::One(view) => view.fmt(f),
+            Held::Spread { moment, .. } => write!(f, "Snapshot({:?})", moment.ts()),
+        }
+    }
+}
+
+impl RawRead for View {
     fn local(&self) -> Result<&Local> {
-        self.held.anchor.local()
+        self.anchor.local()
     }
 
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {

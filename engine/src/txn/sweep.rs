@@ -20,7 +20,7 @@ const STEP: usize = 256;
 /// One bounded step. True if there may be more to do.
 pub(crate) fn step(core: &Core) -> bool {
     let visible = core.visible_ts();
-    let horizon = core.reads.horizon_from(core.recent.floor(), visible);
+    let horizon = core.horizon_from(core.recent.floor(), visible);
     let mut ghosts: Vec<(TreeId, Arc<[u8]>)> = core.recent.take_leftover();
     let mut taken = 0;
     while taken < STEP {
@@ -62,16 +62,16 @@ pub(crate) fn bytes(core: &Core) -> usize {
 /// Raises the floor above the oldest read position if it holds too much or too long. True if it
 /// did.
 fn give_up_old_reader(core: &Core, visible: Ts) -> bool {
-    let Some((oldest, taken_at)) = core.reads.oldest(core.recent.floor()) else {
+    let Some((oldest, age)) = core.oldest_reader() else {
         return false;
     };
     if oldest >= visible {
         return false;
     }
     let over_budget = bytes(core) > core.options.version_bytes;
-    let over_age = core.now().saturating_sub(taken_at) > core.options.snapshot_age;
+    let over_age = age > core.options.snapshot_age;
     if over_budget || over_age {
-        let next = core.reads.horizon_from(oldest.next(), visible);
+        let next = core.horizon_from(oldest.next(), visible);
         core.recent.raise_floor(next);
     }
     over_budget || over_age

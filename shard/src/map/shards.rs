@@ -266,7 +266,10 @@ impl ShardMap {
         Ok(MapDiff::between(&old.shards, &self.shards))
     }
 
-    fn position(&self, id: &KeyspaceId) -> usize {
+    /// The place of the shard that serves an id among all of them. `O(log n)`, without an
+    /// allocation.
+    #[must_use]
+    pub fn position(&self, id: &KeyspaceId) -> usize {
         let found = self.router.find(id, |i| self.shards[i].range.start());
         debug_assert!(self.shards[found].range.contains(id), "S1");
         found

@@ -10,9 +10,13 @@ use crate::error::Outcome;
 use crate::txn::Transaction;
 use crate::{Table, TableDef};
 
-const ACCOUNTS: TableDef<u64, i64> = TableDef::new("accounts");
-const MOVES: TableDef<u64, u64> = TableDef::new("moves");
-pub(super) const COUNT: u64 = 8;
+/// By group and number: the accounts of a group share a shard.
+const ACCOUNTS: TableDef<(u64, u64), i64> = TableDef::new("accounts");
+/// By group and number of the call.
+const MOVES: TableDef<(u64, u64), u64> = TableDef::new("moves");
+const GROUPS: u64 = 6;
+const IN_GROUP: u64 = 3;
+pub(super) const COUNT: u64 = GROUPS * IN_GROUP;
 const EACH: i64 = 100;
 
 /// What callers were told.
@@ -54,12 +58,24 @@ fn faults() -> Faults {
     }
 }
 
-pub(super) fn tables(db: &Database) -> Result<(Table<u64, i64>, Table<u64, u64>)> {
+type Tables = (Table<(u64, u64), i64>, Table<(u64, u64), u64>);
+
+pub(super) fn tables(db: &Database) -> Result<Tables> {
     Ok((db.table(ACCOUNTS)?, db.table(MOVES)?))
+}
+
+/// The row of a call.
+pub(super) fn key_of(number: u64) -> (u64, u64) {
+    (number % GROUPS, number)
 }
 
 impl World {
     pub(super) fn new(seed: u64, faults: Faults) -> World {
+        World::of(seed, faults, 1)
+    }
+
+    /// With so many shards.
+    pub(super) fn of(seed: u64, faults: Faults, shards: usize) -> World {
         let sim = SimEnv::new(seed);
         sim.set_steps_max(40_000_000);
         let network = LocalNetwork::chaotic(&sim.env(), faults);
@@ -72,7 +88,8 @@ impl World {
         }
         let all: Vec<Node> = nodes.values().cloned().collect();
         // The topology has a disk that nothing happens to.
-        let cluster = Cluster::create_in(&sim.env(), Path::new("/topology"), &all, layout());
+        let (dir, layout) = (Path::new("/topology"), layout().shards(shards));
+        let cluster = Cluster::create_in(&sim.env(), dir, &all, layout);
         World {
             network,
             cluster: cluster.unwrap(),
@@ -82,6 +99,10 @@ impl World {
             stop: Arc::default(),
             sim,
         }
+    }
+
+    pub(super) fn env(&self) -> Env {
+        self.sim.env()
     }
 
     fn random(&self, stream: &'static str, below: u64) -> u64 {
@@ -96,21 +117,34 @@ impl World {
         self.cluster.shards()[0].clone()
     }
 
-    /// Who leads, once somebody does.
+    /// Who leads the first shard, once somebody does.
     pub(super) fn leader(&self) -> NodeId {
-        let within = Duration::from_secs(30);
-        let found = self.cluster.wait_leader(&self.shard(), within);
+        self.leader_of(&self.shard())
+    }
+
+    fn leader_of(&self, shard: &ShardId) -> NodeId {
+        let found = self.cluster.wait_leader(shard, Duration::from_secs(30));
         found.unwrap_or_else(|error| panic!("{error}\n{}", dump(&self.cluster)))
     }
 
+    /// Waits until every shard has a leader.
+    fn all_led(&self) {
+        let shards = self.cluster.shards().iter();
+        shards.for_each(|shard| {
+            self.leader_of(shard);
+        });
+    }
+
     pub(super) fn fill(&self) {
-        self.leader();
+        self.all_led();
         let db = self.cluster.database();
         let (accounts, _) = tables(&db).unwrap();
-        let fill = |tx: &mut Transaction| {
-            (0..COUNT).try_for_each(|account| accounts.put(tx, account, &EACH))
-        };
-        db.write(fill).unwrap();
+        for group in 0..GROUPS {
+            let fill = |tx: &mut Transaction| {
+                (0..IN_GROUP).try_for_each(|at| accounts.put(tx, (group, at), &EACH))
+            };
+            db.write(fill).unwrap();
+        }
     }
 
     /// Calls that go on until they are stopped.
@@ -144,7 +178,9 @@ impl World {
     fn harm(&mut self) {
         let any = NodeId(1 + self.random("victim", 3) as u32);
         let other = NodeId(1 + self.random("other", 3) as u32);
-        let leader = self.cluster.inner.leader_of(0).map(|(leader, _)| leader);
+        let shard = self.random("shard", self.cluster.shards().len() as u64);
+        let leader = self.cluster.inner.leader_of(shard as u32);
+        let leader = leader.map(|(leader, _)| leader);
         let id = leader
             .filter(|_| self.random("leader", 2) == 0)
             .unwrap_or(any);
@@ -182,13 +218,13 @@ impl World {
     }
 
     pub(super) fn check(&self) {
-        self.leader();
+        self.all_led();
         let db = self.cluster.database();
         let (accounts, moves) = tables(&db).unwrap();
         let at = db.snapshot();
         let sum: i64 = accounts.iter(&at).map(|row| row.unwrap().1).sum();
         assert_eq!(sum, EACH * COUNT as i64);
-        let found: BTreeSet<u64> = moves.iter(&at).map(|row| row.unwrap().0).collect();
+        let found: BTreeSet<u64> = moves.iter(&at).map(|row| row.unwrap().0.1).collect();
         let told = self.told.lock();
         let lost: Vec<_> = told.acknowledged.difference(&found).collect();
         assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
@@ -201,14 +237,16 @@ impl World {
             "told to have failed, and there: {never:?}"
         );
         drop(told);
-        self.check_members(&at);
+        for number in 0..self.cluster.shards().len() {
+            self.check_members(number);
+        }
     }
 
-    /// All members come to hold the same rows.
-    fn check_members(&self, at: &crate::Snapshot) {
-        let shard = self.shard();
+    /// All members of a shard come to hold the same rows.
+    fn check_members(&self, number: usize) {
+        let shard = &self.cluster.shards()[number];
         for round in 0.. {
-            let status = self.cluster.status(&shard).unwrap();
+            let status = self.cluster.status(shard).unwrap();
             let applied: Vec<u64> = status.iter().map(|status| status.applied).collect();
             let failures: Vec<_> = status.iter().filter_map(|s| s.failure.clone()).collect();
             assert!(failures.is_empty(), "{failures:?}");
@@ -218,17 +256,22 @@ impl World {
             assert!(round < 300, "members do not catch up: {status:?}");
             self.sleep(Duration::from_millis(100));
         }
-        let rows = |db: &Database, at: &crate::Snapshot| {
-            let (accounts, moves) = tables(db).unwrap();
-            let accounts: Vec<_> = accounts.iter(at).map(Result::unwrap).collect();
-            let moves: Vec<_> = moves.iter(at).map(Result::unwrap).collect();
+        let rows = |node: &Node| {
+            let core = node.host(number as u32).unwrap().core().unwrap();
+            let db = Database::alone(Local::detached(&core));
+            let ((accounts, moves), at) = (tables(&db).unwrap(), db.snapshot());
+            let accounts: Vec<_> = accounts.iter(&at).map(Result::unwrap).collect();
+            let moves: Vec<_> = moves.iter(&at).map(Result::unwrap).collect();
             (accounts, moves)
         };
-        let expected = rows(at.database(), at);
-        for (id, node) in &self.nodes {
-            let db = Database::alone(Local::detached(&node.host(0).unwrap().core().unwrap()));
-            assert_eq!(rows(&db, &db.snapshot()), expected, "{id}");
-        }
+        let all: Vec<_> = self.nodes.values().map(rows).collect();
+        assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{shard}");
+        let foreign = all[0].0.iter().find(|((group, _), _)| {
+            let db = self.cluster.database();
+            let (accounts, _) = tables(&db).unwrap();
+            accounts.route((*group, 0)).unwrap().shard != *shard
+        });
+        assert_eq!(foreign, None, "a row in a shard that is not its own");
     }
 }
 
@@ -252,7 +295,7 @@ fn call(db: &Database, env: &Env, told: &Mutex<Told>, number: u64) {
         let before = told.lock().acknowledged.clone();
         let at = db.snapshot();
         let rows: Result<Vec<_>> = accounts.iter(&at).collect();
-        let seen: Result<BTreeSet<u64>> = moves.iter(&at).map(|row| Ok(row?.0)).collect();
+        let seen: Result<BTreeSet<u64>> = moves.iter(&at).map(|row| Ok(row?.0.1)).collect();
         if let (Ok(rows), Ok(seen)) = (rows, seen) {
             let sum: i64 = rows.iter().map(|row| row.1).sum();
             assert_eq!(sum, EACH * COUNT as i64, "a snapshot that is torn");
@@ -268,13 +311,15 @@ fn call(db: &Database, env: &Env, told: &Mutex<Told>, number: u64) {
         let _ = db.checkpoint();
     }
     let draw = |below: u64| env.rng.next_u64("move") % below;
-    let (from, to, amount) = (draw(COUNT), draw(COUNT), draw(10) as i64);
+    let group = number % GROUPS;
+    let (from, to) = ((group, draw(IN_GROUP)), (group, draw(IN_GROUP)));
+    let amount = draw(10) as i64;
     let outcome = db.write(|tx| {
         let have = accounts.get(tx, from)?.unwrap_or(0);
         accounts.put(tx, from, &(have - amount))?;
         let have = accounts.get(tx, to)?.unwrap_or(0);
         accounts.put(tx, to, &(have + amount))?;
-        moves.put(tx, number, &from)
+        moves.put(tx, key_of(number), &from.1)
     });
     let mut told = told.lock();
     match outcome {
@@ -292,8 +337,9 @@ pub(super) struct Done {
     pub(super) trace: u64,
 }
 
-pub(super) fn run(seed: u64) -> Done {
-    let mut world = World::new(seed, faults());
+/// Of a cluster of so many shards.
+pub(super) fn run(seed: u64, shards: usize) -> Done {
+    let mut world = World::of(seed, faults(), shards);
     world.fill();
     let callers = world.callers();
     for _ in 0..12 {

@@ -435,7 +435,7 @@ mod tests {
                 let at = Vector::from([(key % 9) as f32, (key % 7) as f32]);
                 places.put(tx, key, &Place { at })
             })?;
-            let mut binding = bind(core, tx.writes())?;
+            let mut binding = bind(core, tx.leg_mut(0)?.writes())?;
             let mut seen = Vec::new();
             for _ in 0..REBINDS_MAX {
                 let postings = binding.postings();

@@ -31,6 +31,7 @@ use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::table::Shape;
+use crate::table::place::Rooms;
 use crate::txn::commit::{Entrance, run};
 use crate::txn::records::Record;
 use crate::txn::snapshot::read_row;
@@ -69,10 +70,13 @@ pub enum Built {
 
 type OnProgress<'p> = Box<dyn FnMut(BuildProgress) -> ControlFlow<()> + 'p>;
 
+/// Told of each step in one shard.
+type Report<'r> = dyn FnMut(BuildProgress) -> ControlFlow<()> + 'r;
+
 /// An index to be made; by [`crate::Table::create_vector_index`].
 #[must_use = "nothing is built until it is run"]
 pub struct CreateIndex<'p> {
-    shape: Shape,
+    rooms: Rooms,
     def: FieldDef,
     replicas: Option<usize>,
     bits: Option<u8>,
@@ -80,9 +84,9 @@ pub struct CreateIndex<'p> {
 }
 
 impl<'p> CreateIndex<'p> {
-    pub(crate) fn new(shape: Shape, def: FieldDef) -> CreateIndex<'p> {
+    pub(crate) fn new(rooms: Rooms, def: FieldDef) -> CreateIndex<'p> {
         CreateIndex {
-            shape,
+            rooms,
             def,
             replicas: None,
             bits: None,
@@ -123,7 +127,7 @@ impl<'p> CreateIndex<'p> {
     /// a read and of a commit: what was built stays and is gone on with by the next call.
     pub fn run(mut self, db: &Database) -> Result<Built> {
         let named = |error: Error, this: &Self| {
-            let error = error.with("table", &this.shape.info.name);
+            let error = error.with("table", &this.rooms.first().info.name);
             error.with("field", this.def.name)
         };
         if self.def.vector.is_none() {
@@ -140,28 +144,60 @@ impl<'p> CreateIndex<'p> {
             let error = error.with("option", option).with("given", given);
             return Err(named(error.with("range", range), &self));
         }
-        let (name, field) = (self.shape.info.name.clone(), self.def.id);
         let options = (replicas, bits == 4);
-        // All of a build is done at one member.
-        let local = db.leader()?;
-        catalog::add_vector_index(&local, &name, field, options)?;
+        let rooms = self.rooms.clone();
+        let mut before = BuildProgress::default();
+        let last = rooms.all().count() - 1;
+        for (shard, shape) in rooms.all() {
+            // All of a shard's build is done at one member.
+            let local = db.leader(shard)?;
+            let mut here = BuildProgress::default();
+            let built = self.run_in(&local, shape, options, &mut |call, progress| {
+                here = progress;
+                call(BuildProgress {
+                    sampled: before.sampled + progress.sampled,
+                    rows: before.rows + progress.rows,
+                    indexed: before.indexed + progress.indexed,
+                    done: progress.done && shard as usize == last,
+                })
+            });
+            if built.map_err(|error| named(error, &self))? == Built::Cancelled {
+                for (shard, shape) in rooms.all() {
+                    let local = db.leader(shard)?;
+                    catalog::drop_vector_index(&local, &shape.info.name, self.def.id)?;
+                }
+                return Ok(Built::Cancelled);
+            }
+            before.sampled += here.sampled;
+            before.rows += here.rows;
+            before.indexed += here.indexed;
+        }
+        Ok(Built::Ready)
+    }
+
+    /// The build in a shard.
+    fn run_in(
+        &mut self,
+        local: &Local,
+        shape: &Shape,
+        options: (usize, bool),
+        report: &mut dyn FnMut(&mut OnProgress<'p>, BuildProgress) -> ControlFlow<()>,
+    ) -> Result<Built> {
+        let field = self.def.id;
+        catalog::add_vector_index(local, &shape.info.name, field, options)?;
         let core = local.core();
         let lost = || Error::new(ErrorKind::NotFound, "the index was taken away meanwhile");
-        let table = core.vectors.get(self.shape.info.tree).ok_or_else(lost)?;
+        let table = core.vectors.get(shape.info.tree).ok_or_else(lost)?;
         table.check_whole(Some(field))?;
         let hosted = table.of_field(field).ok_or_else(lost)?.clone();
-        self.check_options(&hosted)
-            .map_err(|error| named(error, &self))?;
+        self.check_options(&hosted)?;
         let build = Build {
-            local: &local,
+            local,
             table: &table,
             hosted: &hosted,
         };
-        if core.shown_error(build.run(&mut self.on_progress))? == Built::Cancelled {
-            catalog::drop_vector_index(&local, &name, field)?;
-            return Ok(Built::Cancelled);
-        }
-        Ok(Built::Ready)
+        let call = &mut self.on_progress;
+        core.shown_error(build.run(&mut |progress| report(call, progress)))
     }
 
     /// Whether an index was made with the options that were given.
@@ -191,7 +227,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(&self, on_progress: &mut OnProgress<'_>) -> Result<Built> {
+    fn run(&self, on_progress: &mut Report<'_>) -> Result<Built> {
         let mut progress = BuildProgress::default();
         if self.hosted.is_ready() {
             return Ok(Built::Ready);
@@ -240,7 +276,7 @@ impl Build<'_> {
     fn seed(
         &self,
         progress: &mut BuildProgress,
-        on_progress: &mut OnProgress<'_>,
+        on_progress: &mut Report<'_>,
     ) -> Result<ControlFlow<()>> {
         let core = self.local.core();
         let view = View::new(core, self.table, self.hosted, Ts(u64::MAX));
@@ -372,7 +408,7 @@ impl<K: TableKey, V: TableRecord> crate::Table<K, V> {
     /// # }
     /// ```
     pub fn create_vector_index<'p, T>(&self, field: crate::Field<V, T>) -> CreateIndex<'p> {
-        CreateIndex::new(self.shape().clone(), field.def())
+        CreateIndex::new(self.rooms().clone(), field.def())
     }
 
     /// Takes the vector index of a field away; searches scan the rows from then on. Does nothing if
@@ -381,16 +417,18 @@ impl<K: TableKey, V: TableRecord> crate::Table<K, V> {
     /// # Errors
     /// `ReadOnly`, `Closed`, and those of a commit.
     pub fn drop_vector_index<T>(&self, db: &Database, field: crate::Field<V, T>) -> Result<()> {
-        let local = db.leader()?;
-        local.core().check_writable()?;
-        catalog::drop_vector_index(&local, &self.shape().info.name, field.id())
+        self.rooms().all().try_for_each(|(shard, shape)| {
+            let local = db.leader(shard)?;
+            local.core().check_writable()?;
+            catalog::drop_vector_index(&local, &shape.info.name, field.id())
+        })
     }
 }
 
 impl std::fmt::Debug for CreateIndex<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CreateIndex")
-            .field("table", &self.shape.info.name)
+            .field("table", &self.rooms.first().info.name)
             .field("field", &self.def.name)
             .field("replicas", &self.replicas)
             .finish_non_exhaustive()

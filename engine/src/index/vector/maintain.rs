@@ -26,8 +26,8 @@ use crate::runtime::Core;
 use crate::runtime::worker::Due;
 use crate::txn::Isolation;
 use crate::txn::commit::{Entrance, run};
+use crate::txn::leg::{Begin, Leg};
 use crate::txn::records::Record;
-use crate::txn::transaction::{Begin, Transaction};
 use crate::txn::write_set::WriteSet;
 
 /// A calibration has one of so many slices while there is other work.
@@ -191,7 +191,7 @@ struct Host<'a> {
     /// Reads what is newest: under the intent of a row nobody changes it.
     view: View<'a>,
     local: Local,
-    tx: Transaction,
+    tx: Leg,
 }
 
 impl<'a> Host<'a> {
@@ -224,14 +224,15 @@ pub(super) fn commit_seed(
 }
 
 /// A system transaction: nobody waits for its level.
-pub(super) fn system(local: &Local) -> Transaction {
+pub(super) fn system(local: &Local) -> Leg {
     let begin = Begin {
         isolation: Isolation::Snapshot,
         durability: local.core().options.durability,
         idempotency: None,
         age: YOUNGEST,
+        moment: None,
     };
-    let tx = Transaction::begin(local.into(), begin);
+    let tx = Leg::begin(local.into(), begin);
     tx.owner().set_committing();
     tx
 }
@@ -286,7 +287,7 @@ impl MaintenanceHost for Host<'_> {
     fn horizon(&self) -> u64 {
         let core = self.core;
         let visible = core.visible_ts();
-        core.reads.horizon_from(core.recent.floor(), visible).0
+        core.horizon_from(core.recent.floor(), visible).0
     }
 
     fn row_at(&self, row: RowId, ts: u64, visit: &mut VisitRow<'_>) -> Result<()> {

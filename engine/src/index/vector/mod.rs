@@ -36,8 +36,8 @@ use crate::catalog::{TableInfo, VectorInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{MaintenanceStats, SearchCounters, VectorStats};
 use crate::runtime::Core;
-use crate::txn::Transaction;
 use crate::txn::epochs::Epochs;
+use crate::txn::leg::Leg;
 use crate::txn::raw::RawRead;
 use crate::txn::records::Record;
 use hints::Hints;
@@ -425,7 +425,7 @@ fn in_full(error: &Error) -> String {
 
 /// Makes an empty index: its first records are part of the change of the schema.
 pub(crate) fn create(
-    tx: &mut Transaction,
+    tx: &mut Leg,
     table: &TableInfo,
     info: &VectorInfo,
     (replicas, extra_bits): (usize, bool),

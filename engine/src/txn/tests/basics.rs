@@ -303,7 +303,9 @@ fn a_table_of_other_types_is_refused_and_names_are_checked() {
     }
     // A row written under another version of the schema does not commit.
     let mut tx = db.begin();
-    tx.put_raw(bytes.info.tree, 2, 0, b"k".to_vec(), b"v".to_vec())
+    tx.leg_mut(0)
+        .unwrap()
+        .put_raw(bytes.info.tree, 2, 0, b"k".to_vec(), b"v".to_vec())
         .unwrap();
     let error = tx.commit().unwrap_err();
     assert_eq!(

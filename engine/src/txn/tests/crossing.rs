@@ -8,7 +8,8 @@ use terrane_wal::env::SimEnv;
 
 use super::{Rows, sim_open};
 use crate::ErrorKind;
-use crate::txn::raw::RawRead;
+use crate::Read;
+use crate::txn::raw::{Legged, RawRead};
 
 /// A transaction of two rows: from what it reads, the row that it writes and its value.
 type Step = fn(&dyn Fn(&str) -> i64) -> (&'static str, i64);
@@ -65,7 +66,7 @@ fn crossing(seed: u64, steps: [Step; 2]) -> ([bool; 2], Vec<State>, State, u64) 
     (committed, seen, end, db.stats().log.voids)
 }
 
-fn number(rows: &Rows, read: &impl RawRead, key: &str) -> i64 {
+fn number(rows: &Rows, read: &impl Read, key: &str) -> i64 {
     // By range and by key in turns of what is read.
     let text = match key {
         "x" => rows.range(read, "x", "y", false).unwrap().replace("x=", ""),
@@ -146,7 +147,11 @@ fn scan_beside_commit(seed: u64) -> (usize, bool, [bool; 2]) {
         .unwrap();
     let mut tx = db.begin();
     let (lower, upper) = (Bound::Unbounded, Bound::Excluded(b"y".to_vec()));
-    let scan = tx.scan_raw(rows.info.tree, lower, upper, false).unwrap();
+    let scan = tx
+        .leg(0)
+        .unwrap()
+        .scan_raw(rows.info.tree, lower, upper, false)
+        .unwrap();
     rows.put(&mut tx, "z", "1").unwrap();
     sim.preempt_at_locks(true);
     let env = sim.env();

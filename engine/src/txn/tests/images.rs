@@ -110,7 +110,7 @@ fn replay_over_an_image_that_has_its_rows() {
         }
         .unwrap();
         count += 1;
-        tx.idempotency = Some(format!("commit {count}").into());
+        tx.leg_mut(0).unwrap().idempotency = Some(format!("commit {count}").into());
         // The prefix stands still, so nobody can wait for it.
         drop(tx.commit_ticket().unwrap());
     };

@@ -20,7 +20,7 @@ use terrane_wal::{Entry, Sequenced};
 use crate::catalog::schema::Schema;
 use crate::catalog::{RowIds, TableInfo, TableSpec};
 use crate::txn::raw::RawRead;
-use crate::{Builder, Database, Result, Transaction};
+use crate::{Builder, Database, Read, Result, Transaction};
 
 /// A table of bytes, and short names for what tests do with it.
 #[derive(Clone, Debug)]
@@ -48,33 +48,39 @@ impl Rows {
 
     pub(crate) fn put(&self, tx: &mut Transaction, key: &str, value: &str) -> Result<()> {
         let version = self.info.schema_version;
-        tx.put_raw(self.info.tree, version, 0, key.into(), value.into())
+        tx.leg_mut(0)?
+            .put_raw(self.info.tree, version, 0, key.into(), value.into())
     }
 
     pub(crate) fn delete(&self, tx: &mut Transaction, key: &str) -> Result<()> {
-        tx.delete_raw(self.info.tree, self.info.schema_version, 0, key.into())
+        tx.leg_mut(0)?
+            .delete_raw(self.info.tree, self.info.schema_version, 0, key.into())
     }
 
-    pub(crate) fn get(&self, read: &impl RawRead, key: &str) -> Result<Option<String>> {
-        let value = read.get_raw(self.info.tree, key.as_bytes())?;
+    pub(crate) fn get(&self, read: &impl Read, key: &str) -> Result<Option<String>> {
+        let value = read.leg(0)?.get_raw(self.info.tree, key.as_bytes())?;
         Ok(value.map(|value| String::from_utf8(value).unwrap()))
     }
 
     pub(crate) fn lock(&self, tx: &mut Transaction, key: &str) -> Result<Option<String>> {
-        let value = tx.get_for_update_raw(self.info.tree, key.as_bytes())?;
+        let value = tx
+            .leg_mut(0)?
+            .get_for_update_raw(self.info.tree, key.as_bytes())?;
         Ok(value.map(|value| String::from_utf8(value).unwrap()))
     }
 
     /// Rows from `lower` up to and without `upper` as "key=value", joined by spaces.
     pub(crate) fn range(
         &self,
-        read: &impl RawRead,
+        read: &impl Read,
         lower: &str,
         upper: &str,
         reverse: bool,
     ) -> Result<String> {
         let (lower, upper) = (Bound::Included(lower.into()), Bound::Excluded(upper.into()));
-        let rows = read.scan_raw(self.info.tree, lower, upper, reverse)?;
+        let rows = read
+            .leg(0)?
+            .scan_raw(self.info.tree, lower, upper, reverse)?;
         let text = rows.map(|row| {
             let (key, value) = row?;
             let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -84,7 +90,7 @@ impl Rows {
     }
 
     /// All rows.
-    pub(crate) fn all(&self, read: &impl RawRead) -> String {
+    pub(crate) fn all(&self, read: &impl Read) -> String {
         self.range(read, "", "\u{7f}", false).unwrap()
     }
 }
