@@ -37,7 +37,7 @@ pub(crate) fn pages_wanted(writes: &WriteSet, records: &Records) -> u64 {
     (bytes / 4096 + many + 4) as u64
 }
 
-/// Step 7 of a commit: every row into its tree.
+/// Step 7 of a commit: every row into its tree, read from `shown` on, or from when it is committed.
 ///
 /// # Errors
 /// `Unknown`, and the database is poisoned: the store stayed full although room was admitted.
@@ -45,8 +45,10 @@ pub(crate) fn rows(
     core: &Arc<Core>,
     writes: &WriteSet,
     intents: &mut Intents,
-    place: Sequenced,
+    (place, shown): (Sequenced, Option<Ts>),
 ) -> Result<()> {
+    let shown = shown.filter(|_| !terrane_wal::planted!("decided_rows_are_read_from_then_on"));
+    let times = (place.ts, shown.unwrap_or(place.ts));
     let outcome = Remembered {
         ts: place.ts,
         begin: place.begin,
@@ -60,7 +62,7 @@ pub(crate) fn rows(
         };
         let mut attempts = 0;
         loop {
-            match row(core, tree, key, value, place.ts) {
+            match row(core, tree, key, value, times) {
                 Ok(()) => break,
                 Err(StoreError::Full { .. }) if attempts < FULL_ATTEMPTS => {
                     attempts += 1;
@@ -164,7 +166,7 @@ fn row(
     tree: TreeId,
     key: &[u8],
     value: Option<&[u8]>,
-    ts: Ts,
+    times: (Ts, Ts),
 ) -> Result<(), StoreError> {
     let Ok(handle) = core.tree(tree) else {
         panic!("X2: {tree} passed the schema check and has no handle");
@@ -186,7 +188,8 @@ fn row(
                 _ => None,
             };
             wants_long = false;
-            core.recent.push(tree, key, ts, before, value.is_none());
+            let ghost = value.is_none();
+            core.recent.push_shown(tree, key, times, before, ghost);
             match value {
                 Some(value) => Edit::Put {
                     value,
@@ -389,7 +392,7 @@ impl Unapplied {
                 (waiting.value.clone(), waiting.ts, waiting.owner.clone())
             };
             let done = match (&owner, core.tree(tree)) {
-                (Some(_), _) => row(core, tree, &key, value.as_deref(), ts),
+                (Some(_), _) => row(core, tree, &key, value.as_deref(), (ts, ts)),
                 (None, Ok(handle)) => record(handle, &key, value.as_deref()),
                 (None, Err(_)) => Ok(()),
             };

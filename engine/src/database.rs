@@ -29,6 +29,17 @@ pub enum Durability {
     Replicated,
 }
 
+/// What becomes of a transaction that several shards take part in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrossShard {
+    /// It commits in all of them or in none, in two phases: it costs two flushes instead of one.
+    #[default]
+    Atomic,
+    /// It ends with `CrossShard`: for those who place together what is changed together, and want
+    /// to know where they do not.
+    Refuse,
+}
+
 /// A position in the log, or, in a database of several shards, in the time of all of them. What a
 /// commit returns and what a snapshot can be held to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

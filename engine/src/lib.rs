@@ -96,7 +96,7 @@ pub use builder::{Builder, Create, Io};
 #[cfg(not(loom))]
 pub use codec::{AsKey, Desc, Key, KeyPrefix, KeyRange, Record, Ref, Value};
 #[cfg(not(loom))]
-pub use database::{Commit, Database, Durability, Position, Writer};
+pub use database::{Commit, CrossShard, Database, Durability, Position, Writer};
 pub use error::{Error, ErrorKind, Outcome, Result};
 #[cfg(not(loom))]
 pub use field::Field;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use terrane_shard::ShardMap;
 use terrane_wal::lsn::Ts;
 
-use crate::database::{Database, Place};
+use crate::database::{CrossShard, Database, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::txn::moments::Moments;
@@ -42,6 +42,9 @@ pub(crate) trait Routes: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Routes::leader`]; `SnapshotTooOld` if the shard no longer has the moment.
     fn view(&self, db: &Database, shard: u32, moment: Option<Ts>) -> Result<View>;
+
+    /// What becomes of a transaction that several shards take part in.
+    fn cross_shard(&self) -> CrossShard;
 
     /// How long failed leaders are made up for by trying again: the buffer window.
     fn window(&self) -> Duration;

@@ -28,7 +28,7 @@ use crate::txn::commit::{Entrance, run};
 use crate::txn::leg::{Begin, Leg};
 
 pub(crate) use outcome::Remembered;
-use schema::Evolution;
+use schema::{Evolution, Schema};
 pub(crate) use table::{IndexInfo, RowIds, TableInfo, TableSpec, TreeOp, VectorInfo};
 
 /// The catalog's rows.
@@ -41,6 +41,9 @@ pub(crate) const OUTCOMES: TreeId = TreeId(4);
 pub(crate) const SYSTEM_TREES: [TreeId; 3] = [CATALOG, COUNTERS, OUTCOMES];
 /// Trees of tables and indexes begin here.
 pub(crate) const FIRST_TREE: TreeId = TreeId(256);
+
+/// The table of transactions of several shards: what is prepared in this one, and what it decided.
+const PREPARED: &str = "terrane.prepared";
 
 /// Counter key of the next tree id.
 const NEXT_TREE: [u8; 5] = [1, 0, 0, 0, 0];
@@ -136,6 +139,33 @@ pub(crate) fn open_table(
     spec: &TableSpec<'_>,
 ) -> Result<Arc<TableInfo>> {
     check_name(name)?;
+    open_named(local, name, spec)
+}
+
+/// The table of what is prepared and decided in a shard, made if it is not there.
+///
+/// # Errors
+/// Those of a commit.
+pub(crate) fn prepared_table(local: &Local) -> Result<Arc<TableInfo>> {
+    if let Some(table) = local.core().catalog.find(PREPARED) {
+        return Ok(table);
+    }
+    let schema = Schema::of::<Vec<u8>, Vec<u8>>()?;
+    let spec = TableSpec {
+        class: local.page_class(),
+        row_ids: RowIds::Key,
+        vectors: &[],
+        schema: &schema,
+    };
+    open_named(local, PREPARED, &spec)
+}
+
+/// The tree of that table, if it is there.
+pub(crate) fn find_prepared(core: &Core) -> Option<TreeId> {
+    core.catalog.find(PREPARED).map(|table| table.tree)
+}
+
+fn open_named(local: &Local, name: &str, spec: &TableSpec<'_>) -> Result<Arc<TableInfo>> {
     let core = local.core();
     core.check_process()?;
     if let Some(table) = core.catalog.find(name) {

@@ -353,6 +353,8 @@ impl Host {
             && let Some(standing) = &core.standing
         {
             standing.depose();
+            // Who waits for a decision is told that this member leads no more.
+            core.prepared.clear();
         }
         drop(work);
         self.tender.unpark();

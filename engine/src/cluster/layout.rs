@@ -6,6 +6,7 @@ use terrane_shard::policy::{Member, Quorums, SemiSync};
 use terrane_shard::suspicion::Patience;
 
 use super::network::NodeId;
+use crate::database::CrossShard;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many members must have a commit on disk before it is acknowledged.
@@ -29,6 +30,7 @@ pub struct Topology {
     pub(super) patience: Patience,
     pub(super) within: Duration,
     pub(super) window: Duration,
+    pub(super) cross_shard: CrossShard,
     pub(super) memory_bytes: usize,
 }
 
@@ -49,6 +51,7 @@ impl Topology {
             patience: Patience::default(),
             within: Duration::from_secs(10),
             window: Duration::from_secs(10),
+            cross_shard: CrossShard::default(),
             memory_bytes: 64 << 20,
         }
     }
@@ -101,6 +104,14 @@ impl Topology {
     #[must_use]
     pub fn wait_for_leader(mut self, window: Duration) -> Topology {
         self.window = window;
+        self
+    }
+
+    /// What becomes of a transaction that several shards take part in. Default
+    /// `CrossShard::Atomic`.
+    #[must_use]
+    pub fn cross_shard(mut self, cross_shard: CrossShard) -> Topology {
+        self.cross_shard = cross_shard;
         self
     }
 

@@ -5,6 +5,7 @@
 //! node.rs         Node: a directory, a way to the others, two threads
 //! host.rs         a member of a shard: protocol and trees; seat.rs and tending.rs drive it
 //! router.rs       a program's calls find who leads
+//! resolver.rs     no transaction of several shards stays undecided
 //! coordinator.rs  who sees to it that a shard has a leader
 //! topology.rs     Embedded: records of shards in a database of their own    (`Topology` of shard)
 //! network.rs      Transport: packets between nodes; LocalNetwork: all of them in one process
@@ -19,6 +20,7 @@ mod host;
 mod layout;
 mod network;
 mod node;
+mod resolver;
 mod router;
 mod seat;
 mod tending;
@@ -54,6 +56,7 @@ use crate::recovery;
 use crate::replica::config_file;
 use crate::txn::moments::Moments;
 use host::{Home, Host};
+use resolver::Resolver;
 use router::Router;
 use topology::Embedded;
 
@@ -71,8 +74,16 @@ struct Inner {
     /// What is read in all shards, where there are several.
     moments: Option<Arc<Moments>>,
     records: Arc<dyn Records>,
-    nodes: Mutex<BTreeMap<NodeId, Node>>,
+    /// Ended before the nodes.
+    resolver: Mutex<Option<Resolver>>,
+    places: Arc<Places>,
     env: Env,
+}
+
+/// Where members are.
+#[derive(Default)]
+struct Places {
+    nodes: Mutex<BTreeMap<NodeId, Node>>,
 }
 
 impl fmt::Debug for Cluster {
@@ -187,12 +198,19 @@ impl Cluster {
                 moments: (uuids.len() > 1).then(|| Moments::new(env)),
                 uuids,
                 records,
-                nodes: Mutex::default(),
+                resolver: Mutex::default(),
+                places: Arc::default(),
                 env: env.clone(),
             }),
         };
         for node in nodes {
             cluster.join(node)?;
+        }
+        let inner = &cluster.inner;
+        if inner.moments.is_some() {
+            let shards = inner.map.shards().len() as u32;
+            let resolver = Resolver::start(env, &inner.places, shards)?;
+            *inner.resolver.lock() = Some(resolver);
         }
         Ok(cluster)
     }
@@ -229,7 +247,8 @@ impl Cluster {
             });
         }
         node.start(homes)?;
-        inner.nodes.lock().insert(node.id(), node.clone());
+        let mut nodes = inner.places.nodes.lock();
+        nodes.insert(node.id(), node.clone());
         Ok(())
     }
 
@@ -296,7 +315,7 @@ impl Cluster {
         let within = Duration::from_secs(10);
         let asked = self.inner.wait_for(within, || {
             let (leader, _) = self.inner.leader_of(number)?;
-            self.inner.nodes.lock().get(&leader).cloned()
+            self.inner.places.nodes.lock().get(&leader).cloned()
         })?;
         let reply = asked.switch(number, to);
         match reply.wait(within) {
@@ -317,15 +336,7 @@ impl Cluster {
     }
 }
 
-impl Inner {
-    fn number_of(&self, shard: &ShardId) -> Result<u32> {
-        let mut known = self.map.shards().iter();
-        let at = known.position(|known| known == shard);
-        at.map(|at| at as u32).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "there is no such shard").with("shard", shard)
-        })
-    }
-
+impl Places {
     fn hosts(&self, shard: u32) -> Vec<(NodeId, Arc<Host>)> {
         let nodes = self.nodes.lock();
         let host = |(id, node): (&NodeId, &Node)| Some((*id, node.host(shard)?));
@@ -338,6 +349,24 @@ impl Inner {
         let all = self.hosts(shard).into_iter().filter_map(leads);
         let leader = all.max_by_key(|(term, ..): &(Term, NodeId, Arc<Host>)| *term)?;
         Some((leader.1, leader.2))
+    }
+}
+
+impl Inner {
+    fn number_of(&self, shard: &ShardId) -> Result<u32> {
+        let mut known = self.map.shards().iter();
+        let at = known.position(|known| known == shard);
+        at.map(|at| at as u32).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no such shard").with("shard", shard)
+        })
+    }
+
+    fn hosts(&self, shard: u32) -> Vec<(NodeId, Arc<Host>)> {
+        self.places.hosts(shard)
+    }
+
+    fn leader_of(&self, shard: u32) -> Option<(NodeId, Arc<Host>)> {
+        self.places.leader_of(shard)
     }
 
     /// Waits until `found` finds something.

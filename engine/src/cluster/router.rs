@@ -15,7 +15,7 @@ use terrane_wal::sync::Mutex;
 
 use super::Inner;
 use super::host::Host;
-use crate::database::Database;
+use crate::database::{CrossShard, Database};
 use crate::error::{Error, ErrorKind, Result};
 use crate::local::Local;
 use crate::routes::{Anchor, Routes};
@@ -102,6 +102,10 @@ impl Routes for Router {
             let shown = is_current(&host) && core.check_leads().is_ok();
             shown.then_some(view)
         })?
+    }
+
+    fn cross_shard(&self) -> CrossShard {
+        self.cluster.layout.cross_shard
     }
 
     fn window(&self) -> Duration {

@@ -146,7 +146,11 @@ impl Tending {
             return;
         }
         // What is in memory beside the trees is derived from them again.
-        recovery::lead(core);
+        if recovery::lead(core).is_err() {
+            self.host.unable.store(true, Ordering::Release);
+            self.host.call_node();
+            return;
+        }
         let mut work = self.host.work.lock();
         if work.serve.take() == Some((term, at))
             && let Some(standing) = &core.standing

@@ -28,8 +28,10 @@ use crate::catalog::{self, CATALOG, Catalog, FIRST_TREE, SYSTEM_TREES};
 use crate::checkpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::inspect::shadow::Shadow;
+use crate::local::Local;
 use crate::runtime::trees::Trees;
 use crate::runtime::{Core, Parts};
+use crate::txn::two_phase;
 
 use assemble::Assembly;
 use directory::State;
@@ -119,10 +121,16 @@ pub(crate) fn open(mut env: Env, dir: &Path, options: Options) -> Result<Arc<Cor
 
 /// What is in memory beside the trees is derived from them again: they followed another member's
 /// log until now, and lead from now on.
-pub(crate) fn lead(core: &Core) {
+///
+/// # Errors
+/// Those of a read; `Corrupt`.
+pub(crate) fn lead(core: &Arc<Core>) -> Result<()> {
     core.catalog.forget_row_ids();
     core.vectors.clear();
     open_vectors(core);
+    // From when on a row is read that other shards decided, only the leader of then knew.
+    core.recent.raise_floor(core.prefix.newest());
+    two_phase::restore(&Local::detached(core))
 }
 
 /// Opens the vector indexes of all tables: their centres come into memory.

@@ -142,7 +142,7 @@ impl Follower {
         intents.owner().set_stamp(place.ts);
         core.ring.push(place.ts, &keys);
         core.prefix.enter(place.begin, place.end, place.ts);
-        apply::rows(core, writes, &mut intents, place)?;
+        apply::rows(core, writes, &mut intents, (place, None))?;
         apply::records(core, records, place)?;
         for (_, key, write) in writes.iter().filter(|(tree, ..)| *tree == CATALOG) {
             let value = write.value.as_deref().unwrap_or_default();

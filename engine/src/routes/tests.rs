@@ -24,8 +24,8 @@ use crate::txn::moments::Moments;
 use crate::txn::snapshot::{View, check_floor, read_row};
 use crate::txn::tests::sim_builder;
 use crate::{
-    Database, Durability, Error, ErrorKind, Outcome, Record, Result, Snapshot, Table, TableDef,
-    Vector,
+    CrossShard, Database, Durability, Error, ErrorKind, Outcome, Record, Result, Snapshot, Table,
+    TableDef, Vector,
 };
 
 const WINDOW: Duration = Duration::from_millis(500);
@@ -107,6 +107,10 @@ impl Routes for Turns {
 
     fn view(&self, db: &Database, shard: u32, _: Option<Ts>) -> Result<View> {
         Ok(View::begin(Anchor::at(db, Ok(self.leader(shard)?))))
+    }
+
+    fn cross_shard(&self) -> CrossShard {
+        CrossShard::Atomic
     }
 
     fn window(&self) -> Duration {

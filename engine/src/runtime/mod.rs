@@ -36,6 +36,7 @@ use crate::txn::commit::wait_applied;
 use crate::txn::gate::Gate;
 use crate::txn::positions::ReadPositions;
 use crate::txn::prefix::Prefix;
+use crate::txn::prepared::Prepared;
 use crate::txn::recent::Recent;
 use crate::txn::ring::Ring;
 use crate::txn::snapshot::check_floor;
@@ -63,6 +64,8 @@ pub(crate) struct Core {
     pub(crate) prefix: Prefix,
     pub(crate) ring: Ring,
     pub(crate) gate: Gate,
+    /// Undecided transactions of several shards.
+    pub(crate) prepared: Prepared,
     pub(crate) unapplied: Unapplied,
     pub(crate) vectors: VectorTables,
     pub(crate) checkpointer: Mutex<Checkpointer>,
@@ -130,6 +133,7 @@ impl Core {
             reads: ReadPositions::new(),
             prefix,
             ring: Ring::new(ts),
+            prepared: Prepared::default(),
             unapplied: Unapplied::default(),
             vectors: VectorTables::default(),
             checkpointer: Mutex::new(Checkpointer::default()),

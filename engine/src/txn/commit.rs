@@ -30,6 +30,7 @@ use crate::metrics::count;
 use crate::runtime::Core;
 use crate::txn::Isolation;
 use crate::txn::leg::Leg;
+use crate::txn::owner::Owner;
 use crate::txn::raw::RawRead;
 use crate::txn::records::Records;
 use crate::txn::ring::RowKey;
@@ -138,14 +139,13 @@ pub(crate) fn run(tx: &mut Leg, entrance: Entrance) -> Result<Ticket> {
     core.check_open()?;
     core.check_leads()?;
     let _guard = PanicGuard(&core);
-    for (tree, schema) in tx.writes.schemas() {
-        core.catalog.check_schema(tree, schema)?;
-    }
+    check_schemas(&core, tx)?;
     if let Some(key) = tx.idempotency.clone() {
         remember(tx, key)?;
     }
     core.shown(fetch_leaves(&core, tx))?;
     place_intents(tx)?;
+    admit_writes(&core, tx)?;
     if let Some(commit) = done_before(&core, tx)? {
         return Ok(Ticket::Left(commit));
     }
@@ -157,6 +157,69 @@ pub(crate) fn run(tx: &mut Leg, entrance: Entrance) -> Result<Ticket> {
     let place = sequence_and_apply(&core, tx, &mut binding)?;
     count(&core.counters.commits);
     Ok(Ticket::At(local, durability, place))
+}
+
+/// Refuses rows of another schema than that of their table. What is decided was asked before.
+fn check_schemas(core: &Core, tx: &Leg) -> Result<()> {
+    if tx.shown.is_some() {
+        return Ok(());
+    }
+    let mut schemas = tx.writes.schemas();
+    schemas.try_for_each(|(tree, schema)| core.catalog.check_schema(tree, schema))
+}
+
+/// Waits for undecided transactions of several shards that have read what is about to be written,
+/// as wait-die by age allows (D1). Asked when the intents are placed.
+fn admit_writes(core: &Core, tx: &Leg) -> Result<()> {
+    let none = core.prepared.is_empty() || terrane_wal::planted!("what_was_read_is_not_kept");
+    if tx.shown.is_some() || none {
+        return Ok(());
+    }
+    core.prepared.admit(core, &tx.intents, &tx.writes)
+}
+
+/// Everything of a commit before its validation, for a transaction that other shards take part in.
+///
+/// # Errors
+/// Those of a commit.
+pub(crate) fn ready(tx: &mut Leg) -> Result<()> {
+    tx.end_scans();
+    let core = tx.core()?.clone();
+    core.check_writable()?;
+    let _inside = core.gate.enter();
+    core.check_open()?;
+    core.check_leads()?;
+    check_schemas(&core, tx)?;
+    core.shown(fetch_leaves(&core, tx))?;
+    place_intents(tx)?;
+    admit_writes(&core, tx)?;
+    let writes = Arc::clone(&tx.writes);
+    let mut reads = tx.reads.borrow_mut();
+    reads.forget_written(|tree, key| writes.get(tree, key).is_some());
+    Ok(())
+}
+
+/// Whether all that was read holds, once nobody can change it any more without a look at who has
+/// read it: whoever was about to has its intent there, or has its place in the log by now (D1).
+///
+/// # Errors
+/// `Conflict`, `SnapshotTooOld`.
+pub(crate) fn hold_reads(core: &Core, tx: &Leg, owner: &Arc<Owner>) -> Result<()> {
+    let Some(read_ts) = tx.read_ts().filter(|_| tx.has_read()) else {
+        return Ok(());
+    };
+    let reads = tx.reads.borrow();
+    if terrane_wal::planted!("what_others_read_is_not_validated") {
+        return Ok(());
+    }
+    if tx.isolation == Isolation::Serializable && !reads.is_empty() {
+        let free = reads.check_free(&core.recent, owner);
+        free.map_err(|key| conflict(core, tx, key))?;
+        let since = core.ring.since(read_ts, COMMITS_CHECKED);
+        let checked = reads.check_before(&core.recent, &since, read_ts, owner);
+        checked.map_err(|key| conflict(core, tx, key))?;
+    }
+    check_floor(core, read_ts)
 }
 
 /// Adds the row of the idempotency key. Its value is known when the commit has its place, so the
@@ -365,7 +428,7 @@ fn install(
     place: Sequenced,
 ) -> Result<()> {
     records.stamp(place.ts);
-    apply::rows(core, &tx.writes, &mut tx.intents, place)?;
+    apply::rows(core, &tx.writes, &mut tx.intents, (place, tx.shown))?;
     apply::records(core, &records, place)?;
     binding.installed();
     tx.intents.release();

@@ -24,6 +24,8 @@ pub(crate) struct Intents {
     core: Option<Arc<Core>>,
     owner: Arc<Owner>,
     placed: Vec<RowKey>,
+    /// The transaction may hold something in another shard.
+    elsewhere: bool,
 }
 
 impl Intents {
@@ -33,6 +35,7 @@ impl Intents {
             core: Some(core.clone()),
             owner: Owner::new(age),
             placed: Vec::new(),
+            elsewhere: false,
         }
     }
 
@@ -42,7 +45,25 @@ impl Intents {
             core: None,
             owner: Owner::new(0),
             placed: Vec::new(),
+            elsewhere: false,
         }
+    }
+
+    /// From now on the transaction may hold something in another shard: that nothing is held here
+    /// is no reason to wait.
+    pub(crate) fn held_elsewhere(&mut self) {
+        self.elsewhere = true;
+    }
+
+    /// Whether it may.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Whether another transaction of this age may be waited for, whatever it waits for: who holds
+    /// nothing closes no cycle, and an older one waits only for younger ones.
+    pub(crate) fn may_wait_for(&self, age: u64) -> bool {
+        (self.placed.is_empty() && !self.elsewhere) || self.owner.age() < age
     }
 
     /// The owner word behind all of them.
@@ -77,8 +98,7 @@ impl Intents {
                 }
                 Claim::Held(holder) => holder,
             };
-            // Who holds nothing closes no cycle; an older one waits only for younger ones.
-            let patient = self.placed.is_empty() || self.owner.age() < holder.age();
+            let patient = self.may_wait_for(holder.age());
             let limit = match (patient, holder.is_committing()) {
                 (true, _) => core.options.lock_timeout,
                 (false, true) => COMMIT_WAIT,

@@ -26,6 +26,7 @@ use crate::txn::intents::Intents;
 use crate::txn::moments::Moment;
 use crate::txn::owner::Owner;
 use crate::txn::positions::ReadPin;
+use crate::txn::prepared::Part;
 use crate::txn::range::Range;
 use crate::txn::raw::{RawRead, ReadState};
 use crate::txn::reach::Reach;
@@ -59,6 +60,8 @@ pub struct Leg {
     alive: bool,
     /// Where the database has other shards: what is read in all of them.
     moment: Option<Arc<Moment>>,
+    /// What other shards have decided is read from then on.
+    pub(super) shown: Option<Ts>,
 }
 
 /// A conflict that an operation of the transaction has met.
@@ -123,6 +126,7 @@ impl Leg {
             conflict: RefCell::new(None),
             alive,
             moment: begin.moment,
+            shown: None,
         }
     }
 
@@ -212,9 +216,56 @@ impl Leg {
         own.or_else(|| self.moment.as_ref()?.ts())
     }
 
+    /// What the leg does in its shard.
+    pub(super) fn part(&self) -> Part {
+        let mut part = Part::of(self.intents.owner().age(), &self.writes);
+        if self.isolation == Isolation::Serializable {
+            (part.keys, part.ranges) = self.reads.borrow().all();
+        }
+        part
+    }
+
+    /// From now on the transaction may hold something in another shard.
+    pub(super) fn held_elsewhere(&mut self) {
+        self.intents.held_elsewhere();
+    }
+
+    /// Gives the intents into another hand.
+    pub(super) fn take_intents(&mut self) -> Intents {
+        std::mem::replace(&mut self.intents, Intents::none())
+    }
+
+    /// Goes on with the intents of what was prepared; what is decided is read from `shown` on.
+    pub(super) fn go_on(&mut self, intents: Intents, shown: Option<Ts>) {
+        (self.intents, self.shown) = (intents, shown);
+    }
+
+    /// Writes what was within the limits before.
+    pub(super) fn put_write(&mut self, tree: TreeId, key: Vec<u8>, write: Write) {
+        Arc::make_mut(&mut self.writes).put(tree, key, write);
+    }
+
+    /// Waits until nothing is undecided that this reader may see there.
+    fn settle(
+        &self,
+        core: &Core,
+        tree: TreeId,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<()> {
+        match (&self.moment, self.snapshot.get()) {
+            (Some(_), Some(pinned)) => core.prepared.settle(core, tree, bounds, pinned.pin.ts()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether something was read here.
     pub(crate) fn has_read(&self) -> bool {
         self.snapshot.get().is_some()
+    }
+
+    /// How many rows are to be written here.
+    pub(super) fn written(&self) -> usize {
+        self.writes.len()
     }
 
     /// Whether something is to be written here.
@@ -407,7 +458,9 @@ impl RawRead for Leg {
         if self.isolation == Isolation::Serializable {
             self.reads.borrow_mut().key(tree, key);
         }
-        let found = read_row(self.core()?, tree, key, pinned.pin.ts())?;
+        let core = self.core()?;
+        self.settle(core, tree, (Bound::Included(key), Bound::Included(key)))?;
+        let found = read_row(core, tree, key, pinned.pin.ts())?;
         self.note_read(found.begin);
         Ok(found.value)
     }
@@ -421,6 +474,7 @@ impl RawRead for Leg {
     ) -> Result<RawScan> {
         let pin = self.pinned()?.pin.clone();
         let range = Arc::new(Range { tree, lower, upper });
+        self.settle(self.core()?, tree, range.bounds())?;
         let serializable = self.isolation == Isolation::Serializable;
         let within = Within {
             writes: (!self.writes.is_empty()).then(|| self.writes.clone()),
@@ -437,6 +491,7 @@ impl RawRead for Leg {
 
     fn state(&self, tree: TreeId) -> Result<ReadState> {
         let pin = self.pinned()?.pin.clone();
+        self.settle(self.core()?, tree, (Bound::Unbounded, Bound::Unbounded))?;
         if self.isolation == Isolation::Serializable {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
             let reach = Reach::new(Arc::new(Range { tree, lower, upper }));

@@ -21,6 +21,8 @@ pub(crate) mod moments;
 pub(crate) mod owner;
 pub(crate) mod positions;
 pub(crate) mod prefix;
+#[cfg(not(loom))]
+pub(crate) mod prepared;
 pub(crate) mod range;
 #[cfg(not(loom))]
 pub(crate) mod raw;
@@ -42,6 +44,8 @@ pub(crate) mod sweep;
 pub(crate) mod tentative;
 #[cfg(not(loom))]
 pub(crate) mod transaction;
+#[cfg(not(loom))]
+pub(crate) mod two_phase;
 pub(crate) mod validate;
 #[cfg(not(loom))]
 pub(crate) mod write_set;

@@ -33,6 +33,12 @@ impl Range {
         Ok(())
     }
 
+    /// Whether a key lies in the range.
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        use std::ops::RangeBounds;
+        self.bounds().contains(key)
+    }
+
     /// True if no key can lie in the range.
     pub(crate) fn is_void(&self) -> bool {
         let (lower, upper) = self.bounds();

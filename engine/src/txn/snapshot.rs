@@ -56,6 +56,8 @@ pub struct View {
     lsn: Lsn,
     /// Taken in a forked child: every read is refused.
     forked: bool,
+    /// Read in other shards too: what they have decided is waited for.
+    spread: bool,
 }
 
 impl View {
@@ -66,6 +68,7 @@ impl View {
             pin: None,
             lsn: Lsn::ZERO,
             forked: false,
+            spread: false,
         };
         if let Ok(local) = view.anchor.local() {
             let core = local.core();
@@ -91,7 +94,22 @@ impl View {
             anchor,
             pin: Some(pin),
             forked: false,
+            spread: true,
         })
+    }
+
+    /// As [`View::open`], once nothing is undecided that may be seen there.
+    fn settled(
+        &self,
+        tree: TreeId,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<(&Local, &Arc<ReadPin>)> {
+        let (local, pin) = self.open()?;
+        if self.spread {
+            let core = local.core();
+            core.prepared.settle(core, tree, bounds, pin.ts())?;
+        }
+        Ok((local, pin))
     }
 
     /// The trees and the position in them, if they may be read.
@@ -198,7 +216,7 @@ impl RawRead for View {
     }
 
     fn get_raw(&self, tree: TreeId, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let (local, pin) = self.open()?;
+        let (local, pin) = self.settled(tree, (Bound::Included(key), Bound::Included(key)))?;
         Ok(read_row(local.core(), tree, key, pin.ts())?.value)
     }
 
@@ -209,13 +227,13 @@ impl RawRead for View {
         upper: Bound<Vec<u8>>,
         reverse: bool,
     ) -> Result<RawScan> {
-        let (local, pin) = self.open()?;
         let range = Arc::new(Range { tree, lower, upper });
+        let (local, pin) = self.settled(tree, range.bounds())?;
         RawScan::new(local, pin.clone(), range, reverse, None)
     }
 
-    fn state(&self, _: TreeId) -> Result<ReadState> {
-        let (_, pin) = self.open()?;
+    fn state(&self, tree: TreeId) -> Result<ReadState> {
+        let (_, pin) = self.settled(tree, (Bound::Unbounded, Bound::Unbounded))?;
         Ok(ReadState {
             pin: pin.clone(),
             own: None,

@@ -3,21 +3,28 @@
 //!
 //! ```text
 //! first touch -> leader of the shard -> leg, at the moment that the first read has settled
-//! commit      -> one shard wrote and no other counts: its commit, which needs nobody else
+//! commit      -> one shard takes part: its commit, which needs nobody else
+//!             -> several do: two phases (`two_phase.rs`)
 //! ```
 
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::database::{Commit, Database, Position, WriteOptions};
-use crate::error::{Error, ErrorKind, Result};
+use terrane_wal::lsn::Ts;
+
+use crate::database::{Commit, CrossShard, Database, Position, WriteOptions};
+use crate::error::{Error, ErrorKind, Outcome, Result};
+use crate::local::Local;
 use crate::routes::{Anchor, Routes};
 use crate::txn::Isolation;
 use crate::txn::commit::Ticket;
 use crate::txn::leg::{Conflicted, Leg};
 use crate::txn::legs::Legs;
 use crate::txn::moments::{Moment, Moments};
+use crate::txn::prepared::{Dtid, Pending};
+use crate::txn::raw::RawRead;
+use crate::txn::two_phase;
 
 /// The legs of a transaction.
 pub(crate) struct Spread {
@@ -73,6 +80,9 @@ impl Spread {
         let mut begin = self.options.begin(local.core())?;
         (begin.age, begin.moment) = (self.age, Some(Arc::clone(&self.moment)));
         let mut leg = Leg::begin(Anchor::at(&self.db, Ok(local)), begin);
+        if self.legs.iter().next().is_some() {
+            leg.held_elsewhere();
+        }
         if !self.savepoints.is_empty() {
             // All of it comes after them.
             leg.mark();
@@ -147,35 +157,105 @@ impl Spread {
     /// See [`Leg::commit_ticket`].
     ///
     /// # Errors
-    /// `CrossShard` if more than one shard is to be changed, or one was read and another is to be
-    /// changed and that must count.
+    /// Those of a leg's commit; `CrossShard` if several shards take part and may not.
     pub(crate) fn commit_ticket(&mut self) -> Result<Ticket> {
         self.legs.iter().for_each(|(_, leg)| leg.end_scans());
         let counts = |leg: &Leg| match leg.isolation {
             Isolation::Snapshot => leg.has_written(),
             Isolation::Serializable => leg.has_written() || leg.has_read(),
         };
-        let written = self.legs.iter().filter(|(_, leg)| leg.has_written());
-        let written: Vec<u32> = written.map(|(shard, _)| shard).collect();
-        let [shard] = written[..] else {
-            return match written.len() {
-                0 => Ok(Ticket::Left(self.leave()?)),
-                shards => Err(refused(shards)),
-            };
-        };
-        let taking_part = self.legs.iter().filter(|(_, leg)| counts(leg)).count();
-        if taking_part > 1 {
-            return Err(refused(taking_part));
+        let written = self.legs.iter().any(|(_, leg)| leg.has_written());
+        if !written {
+            return Ok(Ticket::Left(self.leave()?));
         }
-        for (_, other) in self.legs.iter().filter(|(at, _)| *at != shard) {
+        let (mut taking_part, mut others) = (Vec::new(), Vec::new());
+        for (shard, leg) in self.legs.iter() {
+            match counts(leg) {
+                true => taking_part.push((leg.written(), shard)),
+                false => others.push(leg),
+            }
+        }
+        for other in others {
             other.leave()?;
         }
-        self.leg_mut(shard)?.commit_ticket()
+        match (&taking_part[..], self.routes.cross_shard()) {
+            ([(_, only)], _) => self.leg_mut(*only)?.commit_ticket(),
+            (_, CrossShard::Refuse) => Err(refused(taking_part.len())),
+            (_, CrossShard::Atomic) => {
+                // Who has most to write decides, and writes it once.
+                taking_part.sort_unstable();
+                let shards = taking_part.iter().rev().map(|(_, shard)| *shard);
+                self.commit_in_two_phases(&shards.collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// All or none of these shards; the first one decides.
+    fn commit_in_two_phases(&mut self, shards: &[u32]) -> Result<Ticket> {
+        let [coordinator, others @ ..] = shards else {
+            return Err(refused(0));
+        };
+        let rng = &self.moment.all().env().rng;
+        let dtid = Dtid {
+            coordinator: *coordinator,
+            number: rng.next_u64("transaction"),
+        };
+        for shard in shards {
+            self.leg_mut(*shard)?.held_elsewhere();
+        }
+        two_phase::lock_decision(self.leg_mut(*coordinator)?, dtid)?;
+        let mut prepared = Vec::with_capacity(others.len());
+        let decided = self.decide(dtid, *coordinator, others, &mut prepared);
+        let commit = match &decided {
+            Ok((_, ts)) => Some(*ts),
+            Err(error) if error.outcome() == Outcome::Aborted => None,
+            // Whether it is decided, the coordinator's next leader knows.
+            Err(_) => return decided.map(|(commit, _)| Ticket::Left(commit)),
+        };
+        for (local, pending) in &prepared {
+            // What is not done now is left to the resolver, and waited for by who reads it.
+            let _ = two_phase::decide(local, pending, commit);
+        }
+        decided.map(|(commit, _)| Ticket::Left(commit))
+    }
+
+    /// Both phases up to the decision.
+    fn decide(
+        &mut self,
+        dtid: Dtid,
+        coordinator: u32,
+        others: &[u32],
+        prepared: &mut Vec<(Local, Arc<Pending>)>,
+    ) -> Result<(Commit, Ts)> {
+        let mut tickets = Vec::with_capacity(others.len());
+        for shard in others {
+            let leg = self.leg_mut(*shard)?;
+            let local = leg.local()?.clone();
+            let (pending, ticket) = two_phase::prepare(leg, dtid)?;
+            prepared.push((local, pending));
+            tickets.push(ticket);
+        }
+        for ticket in tickets {
+            ticket.wait().map_err(|error| {
+                let what = "a shard was lost while it prepared";
+                Error::new(ErrorKind::Unavailable, what).caused_by(error)
+            })?;
+        }
+        let leg = self.leg_mut(coordinator)?;
+        two_phase::decides(leg, dtid, others.to_vec())?;
+        let ticket = leg.commit_ticket()?;
+        let Ticket::At(_, _, place) = &ticket else {
+            return Err(Error::new(ErrorKind::Unknown, "nothing was decided"));
+        };
+        let ts = place.ts;
+        let commit = ticket.wait()?;
+        let shards = 1 + others.len() as u32;
+        Ok((Commit { shards, ..commit }, ts))
     }
 }
 
 fn refused(shards: usize) -> Error {
-    let what = "a transaction that writes takes part in one shard alone";
+    let what = "several shards take part in a transaction, and may not";
     let hint = "place what is changed together in one shard, or read with isolation `Snapshot`";
     Error::new(ErrorKind::CrossShard, what)
         .with("shards", shards)

@@ -92,6 +92,33 @@ impl Reads {
         Ok(())
     }
 
+    /// Whether nobody but `owner` is about to write what was read; an error as that of
+    /// [`Reads::check_before`].
+    pub(crate) fn check_free(
+        &self,
+        recent: &Recent,
+        owner: &Arc<Owner>,
+    ) -> Result<(), Option<RowKey>> {
+        if terrane_wal::planted!("who_is_about_to_write_is_not_seen") {
+            return Ok(());
+        }
+        let mut keys = self.keys.iter();
+        if let Some((tree, key)) = keys.find(|(tree, key)| recent.is_claimed(*tree, key, owner)) {
+            return Err(Some((tree, key.into())));
+        }
+        let mut ranges = self.ranges.iter();
+        match ranges.any(|range| recent.is_range_claimed(range.tree, range.bounds(), owner)) {
+            true => Err(None),
+            false => Ok(()),
+        }
+    }
+
+    /// The keys and the ranges that count.
+    pub(crate) fn all(&self) -> (Vec<RowKey>, Vec<Range>) {
+        let keys = self.keys.iter().map(|(tree, key)| (tree, key.into()));
+        (keys.collect(), self.ranges.clone())
+    }
+
     /// True if a commit in (`after`, `before`) wrote what was read, or if that cannot be told any
     /// more.
     pub(crate) fn changed_between(&self, ring: &Ring, after: Ts, before: Ts) -> bool {

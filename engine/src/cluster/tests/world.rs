@@ -76,6 +76,10 @@ impl World {
 
     /// With so many shards.
     pub(super) fn of(seed: u64, faults: Faults, shards: usize) -> World {
+        World::laid_out(seed, faults, layout().shards(shards))
+    }
+
+    pub(super) fn laid_out(seed: u64, faults: Faults, layout: Topology) -> World {
         let sim = SimEnv::new(seed);
         sim.set_steps_max(40_000_000);
         let network = LocalNetwork::chaotic(&sim.env(), faults);
@@ -88,7 +92,7 @@ impl World {
         }
         let all: Vec<Node> = nodes.values().cloned().collect();
         // The topology has a disk that nothing happens to.
-        let (dir, layout) = (Path::new("/topology"), layout().shards(shards));
+        let dir = Path::new("/topology");
         let cluster = Cluster::create_in(&sim.env(), dir, &all, layout);
         World {
             network,
@@ -109,7 +113,16 @@ impl World {
         self.sim.env().rng.next_u64(stream) % below
     }
 
-    fn sleep(&self, time: Duration) {
+    /// Another member comes to lead a shard.
+    pub(super) fn depose(&mut self, shard: u32) {
+        let shard = self.cluster.shards()[shard as usize].clone();
+        let old = self.leader_of(&shard);
+        self.network.isolate(old);
+        assert_ne!(self.leader_of(&shard), old);
+        self.network.heal();
+    }
+
+    pub(super) fn sleep(&self, time: Duration) {
         self.sim.env().park.waiter().park_timeout(time);
     }
 
@@ -312,7 +325,9 @@ fn call(db: &Database, env: &Env, told: &Mutex<Told>, number: u64) {
     }
     let draw = |below: u64| env.rng.next_u64("move") % below;
     let group = number % GROUPS;
-    let (from, to) = ((group, draw(IN_GROUP)), (group, draw(IN_GROUP)));
+    // Half of them within a group, which is one shard.
+    let other = [group, draw(GROUPS)][draw(2) as usize];
+    let (from, to) = ((group, draw(IN_GROUP)), (other, draw(IN_GROUP)));
     let amount = draw(10) as i64;
     let outcome = db.write(|tx| {
         let have = accounts.get(tx, from)?.unwrap_or(0);

@@ -35,6 +35,8 @@ const VERSION_COST: usize = 48;
 struct Version {
     /// When it became the value; zero if that was before everything that is remembered.
     begin: Ts,
+    /// From when on it is read: before that where other shards decided it.
+    shown: Ts,
     /// None: the row did not exist.
     value: Option<Arc<[u8]>>,
 }
@@ -46,10 +48,19 @@ struct Entry {
     owner: Option<Arc<Owner>>,
     /// When the value that is (or is about to be) in the leaf began.
     begin: Ts,
+    /// From when on it is read.
+    shown: Ts,
     /// True if that value is the absence of the row.
     ghost: bool,
     /// What it was before, oldest first.
     older: Vec<Version>,
+}
+
+impl Entry {
+    fn is_of_other(&self, owner: &Arc<Owner>) -> bool {
+        let holder = self.owner.as_ref();
+        holder.is_some_and(|holder| !Arc::ptr_eq(holder, owner))
+    }
 }
 
 type Rows = BTreeMap<Arc<[u8]>, Entry>;
@@ -186,7 +197,7 @@ impl Recent {
                 Some(holder) if !Arc::ptr_eq(holder, owner) => return Claim::Held(holder.clone()),
                 _ => {}
             }
-            if read_ts.is_some_and(|read_ts| entry.begin > read_ts) {
+            if read_ts.is_some_and(|read_ts| entry.shown > read_ts) {
                 return Claim::Newer(entry.begin);
             }
             entry.owner = Some(owner.clone());
@@ -195,6 +206,7 @@ impl Recent {
         let entry = Entry {
             owner: Some(owner.clone()),
             begin: Ts::ZERO,
+            shown: Ts::ZERO,
             ghost: false,
             older: Vec::new(),
         };
@@ -250,11 +262,26 @@ impl Recent {
     /// Step 7a of a commit: the value `before` ends at `ts`, where the next one begins. Called
     /// under the leaf's latch before the leaf changes; a second call with the same `ts` does
     /// nothing, so the latched section may run again.
+    #[cfg(test)]
     pub(crate) fn push(
         &self,
         tree: TreeId,
         key: &[u8],
         ts: Ts,
+        before: Option<&[u8]>,
+        ghost: bool,
+    ) {
+        self.push_shown(tree, key, (ts, ts), before, ghost);
+    }
+
+    /// As [`Recent::push`], of a value that is read from the second timestamp on, at or below the
+    /// first: several shards have decided it together, and this one has heard of it now. Readers
+    /// in between have waited for it. Everything but what is read goes by the first (R2).
+    pub(crate) fn push_shown(
+        &self,
+        tree: TreeId,
+        key: &[u8],
+        (ts, shown): (Ts, Ts),
         before: Option<&[u8]>,
         ghost: bool,
     ) {
@@ -273,11 +300,12 @@ impl Recent {
         );
         let version = Version {
             begin: entry.begin,
+            shown: entry.shown,
             value: before.map(Arc::from),
         };
         self.bytes.fetch_add(cost(&version), Ordering::Relaxed);
         entry.older.push(version);
-        entry.begin = ts;
+        (entry.begin, entry.shown) = (ts, shown);
         entry.ghost = ghost;
     }
 
@@ -297,10 +325,10 @@ impl Recent {
         let Some(entry) = rows.get(&tree).and_then(|rows| rows.get(key)) else {
             return Seen::Leaf(Ts::ZERO);
         };
-        if entry.begin <= at {
+        if entry.shown <= at {
             return Seen::Leaf(entry.begin);
         }
-        match entry.older.iter().rev().find(|version| version.begin <= at) {
+        match entry.older.iter().rev().find(|version| version.shown <= at) {
             Some(version) => Seen::Older(version.begin, version.value.clone()),
             None => Seen::Gone,
         }
@@ -337,6 +365,30 @@ impl Recent {
             };
             rows.range::<[u8], _>((lower, upper))
                 .any(|(_, entry)| read.hits(entry))
+        })
+    }
+
+    /// Whether another than `owner` is about to write a key.
+    pub(crate) fn is_claimed(&self, tree: TreeId, key: &[u8], owner: &Arc<Owner>) -> bool {
+        let (_, rows) = self.rows(tree, key);
+        let entry = rows.get(&tree).and_then(|rows| rows.get(key));
+        entry.is_some_and(|entry| entry.is_of_other(owner))
+    }
+
+    /// Whether another than `owner` is about to write a key between the bounds.
+    pub(crate) fn is_range_claimed(
+        &self,
+        tree: TreeId,
+        (lower, upper): (Bound<&[u8]>, Bound<&[u8]>),
+        owner: &Arc<Owner>,
+    ) -> bool {
+        self.shards.iter().any(|shard| {
+            let rows = shard.rows.lock();
+            let mut within = rows.get(&tree).into_iter();
+            within.any(|rows| {
+                let mut rows = rows.range::<[u8], _>((lower, upper));
+                rows.any(|(_, entry)| entry.is_of_other(owner))
+            })
         })
     }
 
