@@ -148,7 +148,8 @@ impl Seat {
     /// A leader that nobody answers asks the topology whether there is a higher term: those who
     /// wait for its commits then wait for nothing.
     fn look_for_higher(&self, member: &Member, term: Term, now: Time) {
-        if member.replica().has_lease(now) {
+        let has_lease = member.replica().has_lease(now);
+        if has_lease || terrane_wal::planted!("reads_without_a_lease") {
             return;
         }
         let home = &self.host.home;
