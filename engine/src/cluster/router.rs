@@ -21,6 +21,7 @@ use crate::local::Local;
 use crate::routes::{Anchor, Routes};
 use crate::txn::moments::Moments;
 use crate::txn::snapshot::View;
+use crate::txn::transaction::no_such_shard;
 
 /// Routes to the shards.
 pub(super) struct Router {
@@ -61,8 +62,7 @@ impl Router {
         if (shard as usize) < self.last.len() {
             return Ok(());
         }
-        let error = Error::new(ErrorKind::Invalid, "a table is used with another database");
-        Err(error.with("shard", shard))
+        Err(no_such_shard(shard))
     }
 }
 

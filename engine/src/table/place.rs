@@ -90,13 +90,19 @@ impl Rooms {
         let Some((map, vindex)) = &self.inner.placing else {
             return Ok((0, self.first()));
         };
-        let value = first_part(&(self.first().key_type)(), key)?;
-        let id = id_of(*vindex, &value)?;
+        let (_, id) = self.placed(*vindex, key)?;
         let shard = match terrane_wal::planted!("rows_lie_in_the_first_shard") {
             true => 0,
             false => map.position(&id),
         };
         Ok((shard as u32, &self.inner.shapes[shard]))
+    }
+
+    /// The value that places a row, and where.
+    fn placed<'k>(&self, vindex: Column, key: &'k [u8]) -> Result<(Value<'k>, KeyspaceId)> {
+        let value = first_part(&(self.first().key_type)(), key)?;
+        let id = id_of(vindex, &value)?;
+        Ok((value, id))
     }
 
     /// In the shards that may have rows of a span: one if all its keys share their first part.
@@ -135,8 +141,7 @@ impl Rooms {
                 rule: "the only shard".to_owned(),
             });
         };
-        let value = first_part(&(self.first().key_type)(), key)?;
-        let id = id_of(*vindex, &value)?;
+        let (value, id) = self.placed(*vindex, key)?;
         let shown = match &value {
             Value::Null => "null".to_owned(),
             Value::Int(number) => number.to_string(),

@@ -15,7 +15,7 @@
 //! - D2: a prepared transaction is given up by nobody but its coordinator's shard.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -243,19 +243,8 @@ impl Pending {
     }
 
     fn writes_in(&self, tree: TreeId, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> bool {
-        let within = |key: &[u8]| {
-            (match lower {
-                Bound::Unbounded => true,
-                Bound::Included(lower) => key >= lower,
-                Bound::Excluded(lower) => key > lower,
-            }) && match upper {
-                Bound::Unbounded => true,
-                Bound::Included(upper) => key <= upper,
-                Bound::Excluded(upper) => key < upper,
-            }
-        };
         let mut writes = self.part.writes.iter();
-        writes.any(|((of, key), _)| *of == tree && within(key))
+        writes.any(|((of, key), _)| *of == tree && (lower, upper).contains(&**key))
     }
 
     fn has_read(&self, tree: TreeId, key: &[u8]) -> bool {

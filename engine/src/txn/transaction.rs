@@ -168,7 +168,7 @@ impl Legged for Transaction {
 }
 
 /// A table of a database of more shards was used.
-pub(super) fn no_such_shard(shard: u32) -> Error {
+pub(crate) fn no_such_shard(shard: u32) -> Error {
     Error::new(ErrorKind::Invalid, "a table is used with another database").with("shard", shard)
 }
 
